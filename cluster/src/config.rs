@@ -1,0 +1,121 @@
+//! What a node is told at its start. Every limit has a name and ends in its unit.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The number of a node, from 1 to 65535, fixed for the place it has in the cluster.
+pub type NodeId = u16;
+
+/// A node of the cluster and where its peers reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub id: NodeId,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What a node is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node's number.
+    pub node: NodeId,
+    /// Where everything durable of this node is kept.
+    pub data: PathBuf,
+    /// All nodes, this one included.
+    pub members: Vec<Member>,
+    /// The number of shards; fixed when the cluster first starts.
+    #[serde(default = "default_shards")]
+    pub shards: u32,
+    /// How many nodes hold a copy of each shard; fewer where there are fewer nodes.
+    #[serde(default = "default_replicas")]
+    pub replicas: usize,
+    /// Limits and times.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn default_shards() -> u32 {
+    16
+}
+
+fn default_replicas() -> usize {
+    3
+}
+
+/// Limits and times of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// One tick of all Raft groups.
+    pub tick_ms: u64,
+    /// A leader says that it lives after this many ticks.
+    pub heartbeat_ticks: usize,
+    /// A follower waits at least this many ticks for its leader, and at most twice as many.
+    pub election_ticks: usize,
+    /// Commands that may wait for one entity.
+    pub mailbox_len_max: usize,
+    /// Commands and reads that may be under way on this node.
+    pub in_flight_max: usize,
+    /// Commands under way to other nodes on behalf of effects.
+    pub effects_in_flight_max: usize,
+    /// The largest command or event, in bytes.
+    pub value_bytes_max: usize,
+    /// Records of one append.
+    pub append_records_max: usize,
+    /// Bytes of one append.
+    pub append_bytes_max: usize,
+    /// Bytes of a shard's journal in memory before a checkpoint moves them to the store.
+    pub tail_bytes_max: usize,
+    /// A checkpoint is made after this time even when little has happened.
+    pub checkpoint_interval_ms: u64,
+    /// An entity that nothing has reached for so long leaves memory.
+    pub idle_ms: u64,
+    /// For calls that come without a deadline.
+    pub default_timeout_ms: u64,
+    /// How long request ids and their replies are kept.
+    pub requests_kept_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tick_ms: 25,
+            heartbeat_ticks: 4,
+            election_ticks: 12,
+            mailbox_len_max: 4096,
+            in_flight_max: 32_768,
+            effects_in_flight_max: 4096,
+            value_bytes_max: 1 << 20,
+            append_records_max: 512,
+            append_bytes_max: 256 << 10,
+            tail_bytes_max: 8 << 20,
+            checkpoint_interval_ms: 5_000,
+            idle_ms: 60_000,
+            default_timeout_ms: 10_000,
+            requests_kept_ms: 24 * 3_600_000,
+        }
+    }
+}
+
+impl Config {
+    /// The nodes that hold a copy of a shard when the cluster first starts; the first of them is its preferred leader.
+    pub fn home_of(&self, shard: u32) -> Vec<NodeId> {
+        let count = self.replicas.min(self.members.len());
+        (0..count)
+            .map(|k| self.members[(shard as usize + k) % self.members.len()].id)
+            .collect()
+    }
+
+    /// The address of a member.
+    pub fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        self.members.iter().find(|m| m.id == node).map(|m| m.address)
+    }
+
+    /// The length of one tick.
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis(self.limits.tick_ms)
+    }
+}

@@ -1,0 +1,1 @@
+//! The live form of an entity on its shard's leader.

@@ -1,0 +1,155 @@
+//! All kinds of entities behind one interface of bytes, so that the engine can carry any of them.
+
+use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
+use crate::codec::{self, DecodeError};
+
+/// An effect in stored form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawEffect {
+    pub(crate) request: EffectRequest,
+    pub(crate) token: Option<Bytes>,
+}
+
+/// A decision in stored form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawDecision {
+    pub(crate) events: Vec<Bytes>,
+    /// The reply, or the rejection.
+    pub(crate) reply: Result<Bytes, Bytes>,
+    pub(crate) effects: Vec<RawEffect>,
+}
+
+/// A kind of entity, for the engine.
+pub(crate) trait Kind: Send + Sync {
+    /// An entity at the state that a snapshot holds, or at the beginning.
+    fn load(&self, snapshot: Option<&[u8]>) -> Result<Box<dyn Live>, DecodeError>;
+    /// Turns the outcome of an effect into a command, encoded.
+    fn resume(&self, token: &[u8], outcome: Outcome) -> Result<Bytes, DecodeError>;
+    /// The state as JSON, for people.
+    fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError>;
+    /// The event's name and its JSON, for people.
+    fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
+}
+
+/// An entity in memory.
+pub(crate) trait Live: Send {
+    /// Decides a command and takes its events into the state.
+    fn decide(&mut self, command: &[u8], context: &Context) -> Result<RawDecision, DecodeError>;
+    /// Takes a stored event into the state.
+    fn evolve(&mut self, event: &[u8]) -> Result<(), DecodeError>;
+    /// The state, encoded.
+    fn snapshot(&self) -> Bytes;
+}
+
+/// The kinds of entities that a cluster carries. All nodes of a cluster have the same ones.
+#[derive(Clone, Default)]
+pub struct Registry {
+    kinds: BTreeMap<&'static str, Arc<dyn Kind>>,
+}
+
+impl Registry {
+    /// A registry with no kinds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind.
+    ///
+    /// # Panics
+    /// When two kinds have the same name.
+    #[must_use]
+    pub fn with<E: Entity>(mut self) -> Self {
+        let before = self.kinds.insert(E::KIND, Arc::new(Typed::<E>(PhantomData)));
+        assert!(before.is_none(), "two kinds are named {}", E::KIND);
+        self
+    }
+
+    /// The names of all kinds, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.kinds.keys().copied()
+    }
+
+    pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn Kind>> {
+        self.kinds.get(kind)
+    }
+}
+
+struct Typed<E>(PhantomData<fn() -> E>);
+
+impl<E: Entity> Kind for Typed<E> {
+    fn load(&self, snapshot: Option<&[u8]>) -> Result<Box<dyn Live>, DecodeError> {
+        let state = match snapshot {
+            Some(bytes) => codec::decode(bytes)?,
+            None => E::State::default(),
+        };
+        Ok(Box::new(LiveEntity::<E> { state }))
+    }
+
+    fn resume(&self, token: &[u8], outcome: Outcome) -> Result<Bytes, DecodeError> {
+        Ok(codec::encode(&E::resume(codec::decode(token)?, outcome)))
+    }
+
+    fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {
+        Ok(json(&codec::decode::<E::State>(state)?))
+    }
+
+    fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError> {
+        let value = json(&codec::decode::<E::Event>(event)?);
+        // Serde writes an enum as its variant's name, alone or as the only key of an object.
+        Ok(match value {
+            serde_json::Value::Object(map) if map.len() == 1 => map.into_iter().next().expect("the map has one entry"),
+            serde_json::Value::String(name) => (name, serde_json::Value::Null),
+            other => (E::KIND.to_owned(), other),
+        })
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_else(|error| serde_json::Value::String(format!("no JSON form: {error}")))
+}
+
+struct LiveEntity<E: Entity> {
+    state: E::State,
+}
+
+impl<E: Entity> Live for LiveEntity<E> {
+    fn decide(&mut self, command: &[u8], context: &Context) -> Result<RawDecision, DecodeError> {
+        let command = codec::decode::<E::Command>(command)?;
+        match E::decide(&self.state, command, context) {
+            Ok(Decision { events, reply, effects }) => {
+                for event in &events {
+                    E::evolve(&mut self.state, event);
+                }
+                Ok(RawDecision {
+                    events: events.iter().map(|event| codec::encode(event)).collect(),
+                    reply: Ok(codec::encode(&reply)),
+                    effects: effects
+                        .into_iter()
+                        .map(|effect| RawEffect {
+                            request: effect.request,
+                            token: effect.token.as_ref().map(|token| codec::encode(token)),
+                        })
+                        .collect(),
+                })
+            }
+            Err(rejection) => Ok(RawDecision {
+                events: Vec::new(),
+                reply: Err(codec::encode(&rejection)),
+                effects: Vec::new(),
+            }),
+        }
+    }
+
+    fn evolve(&mut self, event: &[u8]) -> Result<(), DecodeError> {
+        E::evolve(&mut self.state, &codec::decode(event)?);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        codec::encode(&self.state)
+    }
+}

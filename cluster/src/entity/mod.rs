@@ -1,0 +1,67 @@
+//! What an author of entities writes and sees.
+//!
+//! An entity is a durable, addressable thing of the domain: an order, a stock item. Only its events are truth. Its author
+//! writes two pure functions, [`Entity::decide`] and [`Entity::evolve`]; the engine does the rest: one writer at a time,
+//! events replicated and synced before anyone sees a reply, the same request taken once, effects carried out.
+//!
+//! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
+//! [`outcome`] (how an effect comes back), [`kind`] (how the engine handles all kinds alike), [`script`] (how an author
+//! tests an entity without a cluster). The live form of an entity stands in [`activation`].
+
+pub(crate) mod activation;
+pub mod decision;
+pub mod key;
+pub mod kind;
+pub mod outcome;
+pub mod script;
+
+use std::fmt::Debug;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use decision::{Context, Decision, Effect};
+pub use key::{EntityKey, KeyError, RequestId};
+pub use kind::Registry;
+pub use outcome::{Answer, Outcome};
+
+/// A value that is stored or sent in the entity's own encoding.
+pub trait Value: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
+impl<T: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static> Value for T {}
+
+/// A kind of durable entity.
+///
+/// Both functions are pure: no clock, no randomness, no input or output. What they need of the world comes in through the
+/// command and the [`Context`]; what they want of the world goes out as an [`Effect`].
+pub trait Entity: Sized + Send + Sync + 'static {
+    /// The kind's name in addresses (`order/42`): lower case, fixed for ever.
+    const KIND: &'static str;
+    /// What the events add up to. The default is the entity that no event has reached yet.
+    type State: Value + Default;
+    /// What it can be told to do; imperative.
+    type Command: Value;
+    /// What has happened to it; past tense.
+    type Event: Value;
+    /// What a caller is told when a command was accepted.
+    type Reply: Value;
+    /// Why the domain says no.
+    type Rejection: Value;
+    /// What an effect was for; comes back with its outcome. [`NoToken`] for entities that never ask anything.
+    type Token: Value;
+
+    /// Answers a command with events, a reply and effects, or with a rejection. Changes nothing itself.
+    fn decide(
+        state: &Self::State,
+        command: Self::Command,
+        context: &Context,
+    ) -> Result<Decision<Self>, Self::Rejection>;
+
+    /// Takes one event into the state. Cannot fail: what is in the journal has happened.
+    fn evolve(state: &mut Self::State, event: &Self::Event);
+
+    /// Turns the outcome of an effect into the command that the entity is to decide next.
+    fn resume(token: Self::Token, outcome: Outcome) -> Self::Command;
+}
+
+/// The token of an entity that has no effects with an outcome; there is no value of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum NoToken {}

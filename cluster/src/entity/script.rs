@@ -1,0 +1,1 @@
+//! Tests an entity without a cluster: given these events, when this command, then that.

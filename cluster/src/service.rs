@@ -1,0 +1,84 @@
+//! The outside, as entities reach it: by effects that the engine carries out and repeats.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::trace::TraceContext;
+
+/// One call to the outside.
+#[derive(Debug, Clone)]
+pub struct ServiceCall {
+    /// The same for every repetition of this call: the idempotency key for the other side.
+    pub effect_id: String,
+    /// How often it has been tried before, by this leader.
+    pub attempt: u32,
+    /// When the effect was recorded, in milliseconds since 1970.
+    pub recorded_at_ms: u64,
+    /// The request, as JSON.
+    pub request: Bytes,
+    /// What caused it.
+    pub trace: TraceContext,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// Not now: the engine calls again after the delay.
+    Later {
+        /// After how long.
+        after: Duration,
+        /// Why not now.
+        reason: String,
+    },
+    /// Given up, by the service's policy: the entity gets this as [`crate::Outcome::Failed`].
+    GivenUp(String),
+}
+
+/// A breaker as it stands, for status and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerState {
+    /// `closed`, `open` or `half-open`.
+    pub state: &'static str,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// Something outside of the cluster. Breaker, rate limit, time-out and retry budget are the service's own.
+pub trait Service: Send + Sync + 'static {
+    /// Carries out one call; the answer is JSON.
+    fn call(&self, call: ServiceCall) -> BoxFuture<'_, Result<Bytes, CallError>>;
+    /// The state of its breaker.
+    fn breaker(&self) -> BreakerState;
+}
+
+/// The services of a node, by name.
+#[derive(Clone, Default)]
+pub struct Services {
+    services: BTreeMap<String, Arc<dyn Service>>,
+}
+
+impl Services {
+    /// No services.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service.
+    #[must_use]
+    pub fn with(mut self, name: &str, service: impl Service) -> Self {
+        self.services.insert(name.to_owned(), Arc::new(service));
+        self
+    }
+
+    /// The service of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Service>> {
+        self.services.get(name).cloned()
+    }
+
+    /// All services.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<dyn Service>)> {
+        self.services.iter().map(|(name, service)| (name.as_str(), service))
+    }
+}

@@ -1,0 +1,28 @@
+//! Compiles the contracts with protox, so that no protoc has to be installed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const CONTRACTS: [&str; 7] = [
+    "common/v1/common.proto",
+    "order/v1/order.proto",
+    "catalog/v1/catalog.proto",
+    "payment/v1/payment.proto",
+    "gateway/v1/gateway.proto",
+    "cluster/v1/admin.proto",
+    "cluster/v1/peer.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let descriptors = protox::compile(CONTRACTS, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".playhouse.cluster.v1")
+        .compile_fds(descriptors)?;
+    for contract in CONTRACTS {
+        println!("cargo:rerun-if-changed={contract}");
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The gRPC contracts of Playhouse as Rust types, one module for each context and version.
+//!
+//! The `.proto` files beside this folder are the documentation of each message.
+#![allow(missing_docs, clippy::pedantic)] // Generated code; its documentation stands in the contracts.
+
+/// The file descriptors of all contracts, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub mod common {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.common.v1");
+    }
+}
+pub mod order {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.order.v1");
+    }
+}
+pub mod catalog {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.catalog.v1");
+    }
+}
+pub mod payment {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.payment.v1");
+    }
+}
+pub mod gateway {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.gateway.v1");
+    }
+}
+pub mod cluster {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.cluster.v1");
+    }
+}

@@ -1,16 +1,22 @@
 //! The one door to the engine.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proto::cluster::v1 as pb;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 use crate::{
+    codec,
     config::Config,
+    engine::Engine,
     entity::{Entity, EntityKey, Registry, RequestId},
     error::{AskError, Error},
     service::Services,
+    shard::shard_of,
     trace::TraceContext,
+    transport::{FRAME_BYTES_MAX, outcome::EventView, server::PeerServer},
 };
 
 /// What every call carries beside its content.
@@ -63,32 +69,55 @@ pub struct ReadOptions {
 
 /// A running node's engine; a cheap handle.
 #[derive(Clone)]
-pub struct Cluster;
+pub struct Cluster {
+    engine: Arc<Engine>,
+}
 
-#[allow(clippy::unused_async, unused_variables, missing_docs, clippy::unimplemented)]
 impl Cluster {
-    /// Opens the data folder, joins the peers, serves. Returns once the node takes part.
+    /// Opens the data folder and begins to take part. Returns as soon as peers can be served ([`Cluster::peer_routes`]);
+    /// [`Cluster::ready`] waits for the rest.
     pub async fn start(config: Config, kinds: Registry, services: Services) -> Result<Self, StartError> {
-        unimplemented!()
+        let engine = Engine::start(config, kinds, services).await?;
+        Ok(Self { engine })
     }
+
     /// The gRPC service that peers talk to; the node mounts it on its one server.
     pub fn peer_routes(&self) -> Routes {
-        unimplemented!()
+        let server = PeerServer {
+            engine: Arc::downgrade(&self.engine),
+        };
+        Routes::new(
+            pb::peer_server::PeerServer::new(server)
+                .max_decoding_message_size(FRAME_BYTES_MAX)
+                .max_encoding_message_size(FRAME_BYTES_MAX),
+        )
     }
-    /// Waits until every shard has a leader that this node can reach.
+
+    /// Waits until every shard has a leader that this node knows of.
     pub async fn ready(&self, timeout: Duration) -> Result<(), Error> {
-        unimplemented!()
+        self.engine.ready(timeout).await
     }
+
     /// Sends a command; resolves once its events are durable on a majority, or with the same reply as before for a
-    /// request id seen before. Retries inside while the deadline allows.
+    /// request id that was seen before. Finds the leader and asks again by itself while the time allows.
     pub async fn ask<E: Entity>(
         &self,
         id: &str,
         command: &E::Command,
         request: &Request,
     ) -> Result<E::Reply, AskError<E::Rejection>> {
-        unimplemented!()
+        let key = key_of::<E>(id)?;
+        let command = codec::encode(command);
+        let reply = self
+            .engine
+            .ask(&key, command, &request.id, request.trace, request.timeout)
+            .await?;
+        match reply {
+            Ok(reply) => Ok(read_back(&key, &reply)?),
+            Err(rejection) => Err(AskError::Rejected(read_back(&key, &rejection)?)),
+        }
     }
+
     /// A linearizable read. An entity without events has version 0 and the default state.
     pub async fn read<E: Entity>(
         &self,
@@ -96,29 +125,157 @@ impl Cluster {
         options: ReadOptions,
         request: &Request,
     ) -> Result<Versioned<E::State>, Error> {
-        unimplemented!()
+        let key = key_of::<E>(id)?;
+        let ReadOptions {
+            newer_than,
+            events_after,
+        } = options;
+        let view = self
+            .engine
+            .read(&key, newer_than, events_after, request.trace, request.timeout)
+            .await?;
+        Ok(Versioned {
+            version: view.version,
+            state: read_back(&key, &view.state)?,
+            events: self.events(&key, view.events)?,
+        })
     }
-    /// One entity of any kind for people.
+
+    /// One entity of any kind, for people.
     pub async fn show(&self, key: &EntityKey, request: &Request) -> Result<pb::ShowEntityResponse, Error> {
-        unimplemented!()
+        let view = self
+            .engine
+            .read(key, None, Some(0), request.trace, request.timeout)
+            .await?;
+        let shard = shard_of(key, self.engine.shards());
+        let route = self.engine.route(shard);
+        let events = self.events(key, view.events)?;
+        Ok(pb::ShowEntityResponse {
+            kind: key.kind.to_string(),
+            id: key.id.to_string(),
+            shard,
+            leader: route.leader.map_or(0, u32::from),
+            term: route.term,
+            version: view.version,
+            state_json: self.json(key, &view.state)?,
+            events: events
+                .into_iter()
+                .map(|event| pb::EventView {
+                    version: event.version,
+                    name: event.name,
+                    json: event.json.to_string(),
+                    at_unix_ms: event.at_ms,
+                    request_id: event.request_id,
+                    trace_id: if event.trace.is_some() {
+                        event.trace.trace_hex()
+                    } else {
+                        String::new()
+                    },
+                })
+                .collect(),
+            outbox: self.engine.outbox_of(key),
+        })
     }
+
+    /// The whole cluster, as far as it can be reached from this node.
     pub async fn status(&self) -> pb::StatusResponse {
-        unimplemented!()
+        self.engine.status().await
     }
+
+    /// What each replica of each shard holds, at positions that all of them have reached.
     pub async fn digests(&self) -> pb::DigestsResponse {
-        unimplemented!()
+        self.engine.digests().await
     }
-    /// Entities of a shard, read from its leader.
+
+    /// The entities of a shard (of one kind, or of all if `kind` is empty), read from its leader.
     pub async fn scan(
         &self,
         shard: u32,
         kind: &str,
-    ) -> Result<tokio::sync::mpsc::Receiver<Result<pb::ScannedEntity, Error>>, Error> {
-        unimplemented!()
+    ) -> Result<mpsc::Receiver<Result<pb::ScannedEntity, Error>>, Error> {
+        let mut rows = self.engine.scan(shard, kind).await?;
+        let (sender, receiver) = mpsc::channel(SCAN_AHEAD_LEN);
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            while let Some(page) = rows.recv().await {
+                let entities: Vec<Result<pb::ScannedEntity, Error>> = match page {
+                    Ok(page) => page.rows.into_iter().map(|row| cluster.scanned(row)).collect(),
+                    Err(error) => vec![Err(error)],
+                };
+                for entity in entities {
+                    if sender.send(entity).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(receiver)
     }
-    /// Hands leaderships over, syncs, closes.
+
+    /// Gives leaderships away, makes a last checkpoint, closes.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.engine.shutdown().await;
+    }
+
+    fn scanned(&self, row: pb::ScanRow) -> Result<pb::ScannedEntity, Error> {
+        let key = EntityKey::new(&row.kind, &row.id).map_err(|error| Error::key("id", &error))?;
+        Ok(pb::ScannedEntity {
+            state_json: self.json(&key, &row.state)?,
+            kind: row.kind,
+            id: row.id,
+            version: row.version,
+            outbox: row.outbox,
+        })
+    }
+
+    fn json(&self, key: &EntityKey, state: &[u8]) -> Result<String, Error> {
+        let kind = self.engine.registry().get(&key.kind).ok_or_else(|| unknown_kind(key))?;
+        kind.state_json(state)
+            .map(|json| json.to_string())
+            .map_err(|error| unreadable(key, &error))
+    }
+
+    fn events(&self, key: &EntityKey, events: Vec<EventView>) -> Result<Vec<EventRecord>, Error> {
+        let kind = self.engine.registry().get(&key.kind).ok_or_else(|| unknown_kind(key))?;
+        events
+            .into_iter()
+            .map(|event| {
+                let (name, json) = kind.event_json(&event.event).map_err(|error| unreadable(key, &error))?;
+                Ok(EventRecord {
+                    version: event.version,
+                    name,
+                    json,
+                    at_ms: event.at_ms,
+                    request_id: event.request,
+                    trace: event.trace,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Scanned entities that may wait for whoever asked.
+const SCAN_AHEAD_LEN: usize = 1024;
+
+fn key_of<E: Entity>(id: &str) -> Result<EntityKey, Error> {
+    EntityKey::new(E::KIND, id).map_err(|error| Error::key("id", &error))
+}
+
+fn read_back<T: DeserializeOwned>(key: &EntityKey, bytes: &[u8]) -> Result<T, Error> {
+    codec::decode(bytes).map_err(|error| unreadable(key, &error))
+}
+
+fn unreadable(key: &EntityKey, error: &dyn std::error::Error) -> Error {
+    Error::Failed {
+        entity: key.to_string(),
+        reason: format!("its stored form cannot be read by this build: {error}"),
+    }
+}
+
+fn unknown_kind(key: &EntityKey) -> Error {
+    Error::Invalid {
+        field: "kind".to_owned(),
+        reason: format!("{:?} is not a kind of entity this cluster carries", key.kind),
     }
 }
 

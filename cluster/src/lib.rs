@@ -1,19 +1,26 @@
 //! Playhouse's engine: durable, replicated, supervised actors. Knows no domain.
 
+mod clock;
 pub mod cluster;
 mod codec;
 pub mod config;
+mod engine;
 pub mod entity;
 pub mod error;
 mod journal;
+mod membership;
+mod placement;
 mod replication;
 pub mod service;
+mod shard;
+mod spans;
 mod store;
 pub mod trace;
+mod transport;
 
 pub use cluster::{Cluster, ReadOptions, Request, StartError, Versioned};
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
 pub use service::{CallError, Service, ServiceCall, Services};
-pub use trace::TraceContext;
+pub use trace::{SpanRecord, SpanSink, TraceContext};

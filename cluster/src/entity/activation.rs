@@ -1,1 +1,357 @@
-//! The live form of an entity on its shard's leader.
+//! The live form of an entity on its shard's leader: a ractor actor that takes one command at a time.
+//!
+//! The output gate: a decision is evolved into the live state at once and proposed, and the activation goes on with the
+//! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
+//! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+
+use super::{Context, EntityKey, RequestId, kind::Live};
+use crate::{
+    clock::Clock,
+    journal::{Decided, EffectId, LoadedEntity, Record, Reply, StoredEffect, keys::Head, keys::request_hash},
+    replication::Failure,
+    shard::{
+        mailbox::{Event, OnFate},
+        replica::Replica,
+    },
+    spans::Span,
+    trace::TraceContext,
+};
+
+/// Why a shard's leader could not take a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Undelivered {
+    /// Not done, for certain: ask the leader.
+    NotLeader,
+    /// Perhaps done; ask again under the same request id.
+    Unknown,
+    /// Not done: too much waits for the entity.
+    Overloaded,
+    /// Not done: the entity's own code failed, or the command cannot be read.
+    Failed(String),
+}
+
+/// The end of a command at the leader.
+pub(crate) type Delivered = Result<Reply, Undelivered>;
+
+/// A command on its way to an activation.
+pub(crate) struct CommandMessage {
+    pub(crate) command: Bytes,
+    pub(crate) request: RequestId,
+    pub(crate) trace: TraceContext,
+    /// The effect whose outcome this is.
+    pub(crate) acknowledges: Option<EffectId>,
+    pub(crate) reply: oneshot::Sender<Delivered>,
+}
+
+/// A state that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadState {
+    pub(crate) head: Head,
+    pub(crate) state: Bytes,
+}
+
+/// What an activation is sent.
+pub(crate) enum ActivationMessage {
+    Command(CommandMessage),
+    Read(oneshot::Sender<Result<ReadState, Undelivered>>),
+}
+
+/// Records of an entity that are on their way, and who waits for them.
+#[derive(Default)]
+pub(crate) struct Gate {
+    inner: Mutex<GateInner>,
+}
+
+#[derive(Default)]
+struct GateInner {
+    pending: VecDeque<Pending>,
+    /// A record failed: what was decided after it is void.
+    broken: bool,
+}
+
+struct Pending {
+    seq: u64,
+    request: RequestId,
+    reply: Reply,
+    callers: Vec<oneshot::Sender<Delivered>>,
+    readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
+}
+
+impl Gate {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().pending.is_empty()
+    }
+
+    /// What is to happen when the fate of the record `seq` is known.
+    fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
+        let gate = Arc::clone(self);
+        Box::new(move |fate| {
+            if let Err(failure) = fate {
+                commit.fail(format!("{failure:?}"));
+            }
+            drop(commit);
+            gate.settle(seq, fate);
+        })
+    }
+
+    fn settle(&self, seq: u64, fate: Result<(), Failure>) {
+        let pending = {
+            let mut inner = self.inner.lock();
+            inner.broken |= fate.is_err();
+            let place = inner.pending.iter().position(|pending| pending.seq == seq);
+            place.and_then(|place| inner.pending.remove(place))
+        };
+        let Some(pending) = pending else { return };
+        let failure = fate.err().map(|failure| match failure {
+            Failure::NotLeader => Undelivered::NotLeader,
+            Failure::Unknown => Undelivered::Unknown,
+        });
+        // Callers may have gone; what they asked for is done all the same.
+        for caller in pending.callers {
+            let _ = caller.send(match &failure {
+                None => Ok(pending.reply.clone()),
+                Some(failure) => Err(failure.clone()),
+            });
+        }
+        for (reader, state) in pending.readers {
+            let _ = reader.send(match &failure {
+                None => Ok(state),
+                Some(_) => Err(Undelivered::NotLeader),
+            });
+        }
+    }
+}
+
+/// An activation, for the replica that sends to it.
+#[derive(Clone)]
+pub(crate) struct ActivationHandle {
+    pub(crate) actor: ActorRef<ActivationMessage>,
+    /// Messages that wait in its mailbox.
+    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) last_used_ms: u64,
+}
+
+/// What an activation begins with.
+pub(crate) struct ActivationArguments {
+    pub(crate) key: EntityKey,
+    pub(crate) replica: Arc<Replica>,
+    /// The term of leadership it belongs to: its records are refused in any other.
+    pub(crate) term: u64,
+    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The actor.
+pub(crate) struct Activation;
+
+/// The live entity.
+pub(crate) struct ActivationState {
+    arguments: ActivationArguments,
+    live: Box<dyn Live>,
+    head: Head,
+    /// The record that answered each kept request, by the hash of its id.
+    requests: HashMap<u64, u64>,
+}
+
+impl Actor for Activation {
+    type Msg = ActivationMessage;
+    type State = ActivationState;
+    type Arguments = ActivationArguments;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let loaded = arguments.replica.load(&arguments.key)?;
+        let live = arguments.replica.revive(&arguments.key, &loaded)?;
+        let LoadedEntity { head, requests, .. } = loaded;
+        Ok(ActivationState {
+            arguments,
+            live,
+            head,
+            requests: requests
+                .into_iter()
+                .map(|request| (request.hash, request.seq))
+                .collect(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
+        if state.arguments.gate.inner.lock().broken {
+            refuse(message, Undelivered::NotLeader);
+            return Err("a record was refused; what was decided after it is void".into());
+        }
+        match message {
+            ActivationMessage::Read(reader) => {
+                state.read(reader);
+                Ok(())
+            }
+            ActivationMessage::Command(command) => state.command(command).map_err(ActorProcessingErr::from),
+        }
+    }
+}
+
+fn refuse(message: ActivationMessage, reason: Undelivered) {
+    // Whoever asked may have gone.
+    match message {
+        ActivationMessage::Command(command) => drop(command.reply.send(Err(reason))),
+        ActivationMessage::Read(reader) => drop(reader.send(Err(reason))),
+    }
+}
+
+impl ActivationState {
+    fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) {
+        let state = ReadState {
+            head: self.head,
+            state: self.live.snapshot(),
+        };
+        let mut gate = self.arguments.gate.inner.lock();
+        match gate.pending.back_mut() {
+            Some(last) => last.readers.push((reader, state)),
+            None => drop(reader.send(Ok(state))),
+        }
+    }
+
+    /// Takes a command. An error ends the activation; it is loaded anew when the next command comes.
+    fn command(&mut self, message: CommandMessage) -> Result<(), String> {
+        let hash = request_hash(&message.request);
+        let Some(message) = self.answer_known(hash, message) else {
+            return Ok(());
+        };
+        let now_ms = self.arguments.clock.now_ms();
+        let context = Context {
+            key: self.arguments.key.clone(),
+            version: self.head.version,
+            now_ms,
+        };
+        let spans = self.arguments.replica.spans();
+        let span = spans
+            .begin("decide", &message.trace)
+            .with("entity", || self.arguments.key.to_string());
+        let decided = catch_unwind(AssertUnwindSafe(|| self.live.decide(&message.command, &context)));
+        drop(span);
+        let decision = match decided {
+            Ok(Ok(decision)) => decision,
+            Ok(Err(error)) => {
+                let reason = format!("{} does not understand the command: {error}", self.arguments.key);
+                drop(message.reply.send(Err(Undelivered::Failed(reason))));
+                return Ok(());
+            }
+            Err(panic) => {
+                let reason = panic_text(&*panic);
+                drop(
+                    message
+                        .reply
+                        .send(Err(Undelivered::Failed(format!("its code panicked: {reason}")))),
+                );
+                // The state may be half evolved.
+                self.arguments.gate.inner.lock().broken = true;
+                return Err(format!("panicked: {reason}"));
+            }
+        };
+        self.head = Head {
+            seq: self.head.seq + 1,
+            version: self.head.version + decision.events.len() as u64,
+        };
+        self.requests.insert(hash, self.head.seq);
+        let record = Record::Decided(Decided {
+            entity: self.arguments.key.clone(),
+            seq: self.head.seq,
+            request: message.request.clone(),
+            at_ms: now_ms,
+            trace: message.trace,
+            command: message.command,
+            reply: decision.reply.clone(),
+            events: decision.events,
+            effects: decision
+                .effects
+                .into_iter()
+                .map(|effect| StoredEffect {
+                    request: effect.request,
+                    token: effect.token,
+                })
+                .collect(),
+            acknowledges: message.acknowledges.into_iter().collect(),
+        });
+        self.arguments.gate.inner.lock().pending.push_back(Pending {
+            seq: self.head.seq,
+            request: message.request,
+            reply: decision.reply,
+            callers: vec![message.reply],
+            readers: Vec::new(),
+        });
+        let commit = self.arguments.replica.spans().begin("commit", &message.trace);
+        let on_fate = self.arguments.gate.on_fate(self.head.seq, commit);
+        self.arguments.replica.mailbox().send(Event::Propose {
+            group: self.arguments.replica.shard(),
+            term: self.arguments.term,
+            record: record.encode(),
+            on_fate,
+        });
+        Ok(())
+    }
+
+    /// Answers a request that was taken before with what it was answered then.
+    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Option<CommandMessage> {
+        let Some(&seq) = self.requests.get(&hash) else {
+            return Some(message);
+        };
+        {
+            let mut gate = self.arguments.gate.inner.lock();
+            if let Some(pending) = gate.pending.iter_mut().find(|pending| pending.seq == seq)
+                && pending.request == message.request
+            {
+                pending.callers.push(message.reply);
+                return None;
+            }
+        }
+        match self
+            .arguments
+            .replica
+            .record_of(&self.arguments.key, seq, &message.request)
+        {
+            Ok(Some(record)) => {
+                drop(message.reply.send(Ok(record.reply.clone())));
+                None
+            }
+            // Another request with the same hash.
+            Ok(None) => Some(message),
+            Err(error) => {
+                drop(message.reply.send(Err(Undelivered::Failed(error.to_string()))));
+                None
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

@@ -14,4 +14,4 @@ pub(crate) mod shard;
 pub(crate) mod tail;
 
 pub(crate) use record::{Decided, EffectId, OutboxRow, Record, Reply, StoredEffect};
-pub(crate) use shard::{AppliedEntry, LoadedEntity, Shard};
+pub(crate) use shard::{LoadedEntity, Shard};

@@ -382,7 +382,8 @@ impl Shard {
     /// The frozen tail is on the device.
     pub(crate) fn thaw(&mut self, checkpoint: u64) {
         self.frozen = None;
-        self.checkpoint = checkpoint;
+        // A snapshot that was installed meanwhile is further on.
+        self.checkpoint = self.checkpoint.max(checkpoint);
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn StateStore> {

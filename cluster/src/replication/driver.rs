@@ -77,8 +77,9 @@ pub(crate) enum Input {
     Transfer { group: u32, to: NodeId },
     /// Change the group's members.
     ChangeMembers { group: u32, changes: Vec<MemberChange> },
-    /// The state store holds everything up to `index` on the device: the log may be cut, but for `keep` entries.
-    Checkpointed { group: u32, index: u64, keep: u64 },
+    /// The state store holds everything up to `index` on the device: the log may be cut there, but for `keep_bytes` that
+    /// replicas may still want.
+    Checkpointed { group: u32, index: u64, keep_bytes: usize },
     /// A snapshot can be fetched.
     SnapshotBuilt { group: u32, position: SnapshotPosition },
     /// No snapshot could be built; a later attempt may.
@@ -192,7 +193,6 @@ pub(crate) struct GroupStatus {
     pub(crate) is_leader: bool,
     pub(crate) transferring: bool,
     pub(crate) last: u64,
-    pub(crate) log_bytes: usize,
     pub(crate) members: Members,
     /// For a leader: what each other replica is known to hold.
     pub(crate) matched: Vec<(RaftId, u64)>,
@@ -271,7 +271,11 @@ impl Driver {
             Input::LinkDown(node) => self.groups.values_mut().for_each(|group| group.link_down(node)),
             Input::Transfer { group, to } => self.with(group, |group| group.transfer(to)),
             Input::ChangeMembers { group, changes } => self.with(group, |group| group.change_members(&changes)),
-            Input::Checkpointed { group, index, keep } => self.with(group, |group| group.checkpointed(index, keep)),
+            Input::Checkpointed {
+                group,
+                index,
+                keep_bytes,
+            } => self.with(group, |group| group.checkpointed(index, keep_bytes)),
             Input::SnapshotBuilt { group, position } => self.with(group, |group| group.snapshot_built(position)),
             Input::SnapshotFailed { group } => self.with(group, Group::snapshot_failed),
             Input::SnapshotFetched {

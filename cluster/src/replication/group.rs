@@ -305,9 +305,10 @@ impl Group {
         }
     }
 
-    pub(super) fn checkpointed(&mut self, index: u64, keep: u64) {
-        let to = index.min(self.applied.0).saturating_sub(keep);
+    pub(super) fn checkpointed(&mut self, index: u64, keep_bytes: usize) {
+        let applied = self.applied.0;
         let log = self.raw.mut_store();
+        let to = log.cut_point(index.min(applied), keep_bytes);
         if to > log.cut.0 {
             log.cut_to(to);
             self.cut = Some(log.cut);
@@ -610,7 +611,6 @@ impl Group {
             is_leader: self.is_leader(),
             transferring: raft.lead_transferee.is_some(),
             last: raft.raft_log.last_index(),
-            log_bytes: self.raw.store().bytes,
             members: Members::from(&raft.prs().conf().to_conf_state()),
             matched,
         }

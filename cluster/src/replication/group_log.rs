@@ -12,6 +12,9 @@ use raft::{
 
 use super::members::Members;
 
+/// What an entry costs beside its data, roughly.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+
 /// The position of a snapshot that peers can fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SnapshotPosition {
@@ -56,6 +59,22 @@ impl GroupLog {
             self.bytes += entry.data.len();
             self.entries.push_back(entry.clone());
         }
+    }
+
+    /// Up to where the log may be cut if nothing after `index` may go and `keep_bytes` before it are to stay.
+    pub(super) fn cut_point(&self, index: u64, keep_bytes: usize) -> u64 {
+        let count = (index.saturating_sub(self.cut.0) as usize).min(self.entries.len());
+        let mut bytes = 0;
+        let kept = self
+            .entries
+            .range(..count)
+            .rev()
+            .take_while(|entry| {
+                bytes += entry.data.len() + ENTRY_OVERHEAD_BYTES;
+                bytes <= keep_bytes
+            })
+            .count();
+        self.cut.0 + (count - kept) as u64
     }
 
     /// Forgets the entries up to and including `index`.

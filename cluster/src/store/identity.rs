@@ -86,6 +86,10 @@ impl Identity {
         Ok(identity)
     }
 
+    pub(crate) fn node(&self) -> NodeId {
+        self.stored.lock().node
+    }
+
     pub(crate) fn nonce(&self) -> u64 {
         self.stored.lock().nonce
     }
@@ -109,7 +113,14 @@ impl Identity {
         self.change(|stored| stored.begun = true)
     }
 
-    pub(crate) fn peer(&self, node: NodeId) -> Option<KnownPeer> {
+    /// The replica that each node was last known to hold, this one included.
+    pub(crate) fn replicas(&self) -> BTreeMap<NodeId, RaftId> {
+        let stored = self.stored.lock();
+        let peers = stored.peers.iter().map(|(node, peer)| (*node, peer.raft_id));
+        peers.chain([(stored.node, stored.raft_id)]).collect()
+    }
+
+    fn peer(&self, node: NodeId) -> Option<KnownPeer> {
         self.stored.lock().peers.get(&node).copied()
     }
 

@@ -1,0 +1,25 @@
+//! The time of day, as the engine is given it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A clock. Its times are recorded, and order nothing: order comes from the journal.
+pub(crate) trait Clock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's clock.
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        unix_ns() / 1_000_000
+    }
+}
+
+/// Nanoseconds since 1970, for spans.
+pub(crate) fn unix_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

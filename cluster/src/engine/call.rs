@@ -1,0 +1,411 @@
+//! How a command or a read finds its leader. A caller is never told "not the leader": the call goes on until the leader has
+//! answered or the caller's time is over, and repeating it is safe, because the request id goes with it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use proto::cluster::v1 as pb;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use super::Engine;
+use crate::{
+    config::NodeId,
+    entity::{
+        EntityKey, RequestId,
+        activation::{ReadState, Undelivered},
+    },
+    error::Error,
+    journal::Reply,
+    shard::{
+        replica::{Replica, Route},
+        shard_of,
+    },
+    trace::TraceContext,
+    transport::outcome::{EventView, Forwarded, StateView},
+};
+
+/// First and longest time between two attempts to find a leader.
+const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
+const ATTEMPT_MAX: Duration = Duration::from_millis(50);
+/// What callers are told to wait when there is no leader, or too much to do.
+const RETRY_UNAVAILABLE: Duration = Duration::from_millis(200);
+const RETRY_OVERLOADED: Duration = Duration::from_millis(50);
+/// A node answers a waiting read this long before the caller's time is over.
+const ANSWER_BEFORE: Duration = Duration::from_millis(30);
+
+/// What is asked of an entity.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Command(Bytes),
+    Query {
+        newer_than: Option<u64>,
+        events_after: Option<u64>,
+    },
+}
+
+/// A call, on its way.
+struct Call<'a> {
+    shard: u32,
+    key: &'a EntityKey,
+    body: Body,
+    request: &'a str,
+    trace: TraceContext,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Engine {
+    /// Sends a command to an entity and waits for its answer.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        command: Bytes,
+        request: &RequestId,
+        trace: TraceContext,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        if command.len() > self.limits().value_bytes_max {
+            return Err(Error::Invalid {
+                field: "command".to_owned(),
+                reason: format!(
+                    "is {} bytes long; at most {} are allowed",
+                    command.len(),
+                    self.limits().value_bytes_max
+                ),
+            });
+        }
+        match self
+            .call(key, Body::Command(command), request.as_str(), trace, timeout)
+            .await?
+        {
+            Forwarded::Reply(reply) => Ok(reply),
+            other => Err(unexpected(key, &other)),
+        }
+    }
+
+    /// Reads an entity.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        newer_than: Option<u64>,
+        events_after: Option<u64>,
+        trace: TraceContext,
+        timeout: Duration,
+    ) -> Result<StateView, Error> {
+        let query = Body::Query {
+            newer_than,
+            events_after,
+        };
+        match self.call(key, query, "", trace, timeout).await? {
+            Forwarded::State(state) => Ok(state),
+            other => Err(unexpected(key, &other)),
+        }
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        body: Body,
+        request: &str,
+        trace: TraceContext,
+        timeout: Duration,
+    ) -> Result<Forwarded, Error> {
+        if self.registry().get(&key.kind).is_none() {
+            return Err(Error::Invalid {
+                field: "kind".to_owned(),
+                reason: format!("{:?} is not a kind of entity this cluster carries", key.kind),
+            });
+        }
+        let _admitted = self.admit()?;
+        let call = Call {
+            shard: shard_of(key, self.shards()),
+            key,
+            body,
+            request,
+            trace,
+            timeout,
+            deadline: Instant::now() + timeout,
+        };
+        match timeout_at(call.deadline, self.until_answered(&call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.out_of_time(&call)),
+        }
+    }
+
+    /// Which error a caller gets whose time is over: whether there was nobody to ask, or no answer.
+    fn out_of_time(&self, call: &Call<'_>) -> Error {
+        if self.routes[call.shard as usize].borrow().leader.is_none() {
+            return Error::Unavailable {
+                reason: format!(
+                    "shard {} has no leader: a majority of its replicas cannot be reached",
+                    call.shard
+                ),
+                retry_after: RETRY_UNAVAILABLE,
+            };
+        }
+        Error::TimedOut { after: call.timeout }
+    }
+
+    async fn until_answered(self: &Arc<Self>, call: &Call<'_>) -> Result<Forwarded, Error> {
+        let mut routes = self.routes[call.shard as usize].subscribe();
+        let mut hint = None;
+        let mut attempt = 0_u32;
+        loop {
+            let leader = routes.borrow_and_update().leader;
+            let target = hint
+                .take()
+                .or(leader)
+                .unwrap_or_else(|| self.any_replica(call.shard, attempt));
+            let answer = if target == self.node() {
+                self.here(call.shard, call).await
+            } else {
+                tokio::select! {
+                    answer = self.there(target, call) => answer,
+                    // Whoever was asked leads no longer; it may be gone for good.
+                    () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
+                }
+            };
+            match answer {
+                Forwarded::Reply(_) | Forwarded::State(_) => return Ok(answer),
+                Forwarded::NotLeader(other) => hint = other.filter(|other| *other != target),
+                Forwarded::Unknown => {}
+                Forwarded::Overloaded => {
+                    return Err(Error::Overloaded {
+                        what: format!("commands for {}", call.key),
+                        retry_after: RETRY_OVERLOADED,
+                    });
+                }
+                Forwarded::Failed(reason) => {
+                    return Err(Error::Failed {
+                        entity: call.key.to_string(),
+                        reason,
+                    });
+                }
+                Forwarded::Invalid { field, reason } => return Err(Error::Invalid { field, reason }),
+            }
+            if hint.is_none() {
+                let pause = (ATTEMPT_FIRST * 2_u32.saturating_pow(attempt.min(8))).min(ATTEMPT_MAX);
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = routes.changed() => {}
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// A node to ask when it is not known who leads.
+    fn any_replica(&self, shard: u32, attempt: u32) -> NodeId {
+        let home = self.config.home_of(shard);
+        home[attempt as usize % home.len()]
+    }
+
+    async fn there(&self, node: NodeId, call: &Call<'_>) -> Forwarded {
+        let Some(peer) = self.links.peer(node) else {
+            return Forwarded::NotLeader(None);
+        };
+        let span = self
+            .spans()
+            .begin("forward", &call.trace)
+            .with("to", || node.to_string());
+        let remaining = call.deadline.saturating_duration_since(Instant::now());
+        let request = pb::ForwardRequest {
+            correlation: 0,
+            shard: call.shard,
+            kind: call.key.kind.to_string(),
+            id: call.key.id.to_string(),
+            request_id: call.request.to_owned(),
+            traceparent: if call.trace.is_some() {
+                span.context(&call.trace).to_string()
+            } else {
+                String::new()
+            },
+            timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
+            body: Some(match &call.body {
+                Body::Command(command) => pb::forward_request::Body::Command(command.clone()),
+                Body::Query {
+                    newer_than,
+                    events_after,
+                } => pb::forward_request::Body::Query(pb::Query {
+                    newer_than: *newer_than,
+                    events_after: *events_after,
+                }),
+            }),
+        };
+        match peer.forward.call(request) {
+            Some(mut call) => call.answer().await,
+            None => Forwarded::Overloaded,
+        }
+    }
+
+    /// Serves a call that another node has forwarded.
+    pub(crate) async fn serve(self: &Arc<Self>, request: pb::ForwardRequest) -> Forwarded {
+        let invalid = |field: &str, reason: String| Forwarded::Invalid {
+            field: field.to_owned(),
+            reason,
+        };
+        let Ok(_admitted) = self.admit() else {
+            return Forwarded::Overloaded;
+        };
+        let key = match EntityKey::new(&request.kind, &request.id) {
+            Ok(key) => key,
+            Err(error) => return invalid("id", error.to_string()),
+        };
+        if shard_of(&key, self.shards()) != request.shard {
+            return invalid(
+                "shard",
+                "is another here: the nodes disagree about the number of shards".to_owned(),
+            );
+        }
+        let body = match request.body {
+            Some(pb::forward_request::Body::Command(command)) => Body::Command(command),
+            Some(pb::forward_request::Body::Query(query)) => Body::Query {
+                newer_than: query.newer_than,
+                events_after: query.events_after,
+            },
+            None => return invalid("body", "is missing".to_owned()),
+        };
+        let timeout = Duration::from_millis(u64::from(request.timeout_ms));
+        let call = Call {
+            shard: request.shard,
+            key: &key,
+            body,
+            request: &request.request_id,
+            trace: TraceContext::parse(&request.traceparent).unwrap_or_default(),
+            timeout,
+            deadline: Instant::now() + timeout,
+        };
+        self.here(request.shard, &call).await
+    }
+
+    async fn here(self: &Arc<Self>, shard: u32, call: &Call<'_>) -> Forwarded {
+        let Some(replica) = self.replica(shard) else {
+            return Forwarded::NotLeader(None);
+        };
+        let answer = match &call.body {
+            Body::Command(command) => match RequestId::new(call.request) {
+                Ok(request) => replica
+                    .command(call.key, command.clone(), request, call.trace, None)
+                    .await
+                    .map(Forwarded::Reply),
+                Err(error) => {
+                    return Forwarded::Invalid {
+                        field: "request id".to_owned(),
+                        reason: error.to_string(),
+                    };
+                }
+            },
+            Body::Query {
+                newer_than,
+                events_after,
+            } => read_here(replica, call, *newer_than, *events_after)
+                .await
+                .map(Forwarded::State),
+        };
+        let leader = self.routes[shard as usize]
+            .borrow()
+            .leader
+            .filter(|leader| *leader != self.node());
+        answer.unwrap_or_else(|reason| Forwarded::undelivered(reason, leader))
+    }
+
+    /// Counts a call in, until the guard is dropped.
+    fn admit(self: &Arc<Self>) -> Result<Admitted, Error> {
+        let guard = Admitted(Arc::clone(self));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.limits().in_flight_max {
+            return Err(Error::Overloaded {
+                what: "calls on this node".to_owned(),
+                retry_after: RETRY_OVERLOADED,
+            });
+        }
+        Ok(guard)
+    }
+}
+
+/// A call that counts as under way.
+struct Admitted(Arc<Engine>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Resolves when a shard is known to be led by another node than `leader`.
+async fn left(routes: &mut watch::Receiver<Route>, leader: NodeId) {
+    let has_left = routes
+        .wait_for(|route| route.leader.is_some_and(|now| now != leader))
+        .await
+        .is_ok();
+    if !has_left {
+        // The engine ends; so does whatever waits here.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn read_here(
+    replica: &Arc<Replica>,
+    call: &Call<'_>,
+    newer_than: Option<u64>,
+    events_after: Option<u64>,
+) -> Result<StateView, Undelivered> {
+    let give_up = call.deadline - ANSWER_BEFORE.min(call.timeout / 4);
+    loop {
+        let watch = newer_than.map(|_| replica.watch(call.key));
+        let ReadState { head, state } = replica.read(call.key).await?;
+        if let (Some(watch), Some(newer_than)) = (watch, newer_than)
+            && head.version <= newer_than
+            && Instant::now() < give_up
+        {
+            tokio::select! {
+                _ = watch => {}
+                () = sleep_until(give_up) => {}
+            }
+            continue;
+        }
+        let events = match events_after {
+            Some(after) => events(replica, call.key, after, head.version)?,
+            None => Vec::new(),
+        };
+        return Ok(StateView {
+            version: head.version,
+            state,
+            events,
+        });
+    }
+}
+
+/// The events of an entity after a version, up to another.
+fn events(replica: &Replica, key: &EntityKey, after: u64, up_to: u64) -> Result<Vec<EventView>, Undelivered> {
+    let records = replica
+        .state()
+        .history(key, 1)
+        .map_err(|error| Undelivered::Failed(error.to_string()))?;
+    let all = records
+        .iter()
+        .flat_map(|record| record.events.iter().map(move |event| (record, event)));
+    Ok((1_u64..)
+        .zip(all)
+        .filter(|(version, _)| *version > after && *version <= up_to)
+        .map(|(version, (record, event))| EventView {
+            version,
+            event: event.clone(),
+            at_ms: record.at_ms,
+            request: record.request.to_string(),
+            trace: record.trace,
+        })
+        .collect())
+}
+
+fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {
+    Error::Failed {
+        entity: key.to_string(),
+        reason: format!("answered with something else than was asked: {answer:?}"),
+    }
+}

@@ -1,0 +1,385 @@
+//! What the engine tells people: its own part, and that of all nodes put together.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::join_all};
+use proto::cluster::v1 as pb;
+use tokio::{sync::mpsc, time::timeout};
+use tonic::Status;
+
+use super::Engine;
+use crate::{
+    config::NodeId,
+    entity::{EntityKey, decision::EffectRequest},
+    error::Error,
+    replication::node_of,
+    shard::{replica::Route, shard_of},
+};
+
+/// How long another node may take to tell of itself.
+const ANSWER_MAX: Duration = Duration::from_millis(700);
+/// Entities in one message of a scan.
+const SCAN_PAGE_LEN: usize = 200;
+
+impl Engine {
+    /// This node's own part.
+    pub(crate) async fn node_status(&self) -> pb::NodeStatusResponse {
+        let groups = self.group_status().await.unwrap_or_default();
+        let mut activations = 0;
+        let replicas = groups
+            .into_iter()
+            .filter_map(|group| {
+                let replica = self.replica(group.group)?;
+                activations += replica.activations() as u64;
+                let state = replica.state();
+                let meta = state.meta();
+                Some(pb::ReplicaStatus {
+                    shard: group.group,
+                    term: group.term,
+                    leader: group.leader.map_or(0, u32::from),
+                    is_leader: group.is_leader,
+                    applied: meta.applied.0,
+                    digest: meta.digest,
+                    entities: meta.entities,
+                    outbox: state.outbox().len() as u64,
+                    checkpoint: state.checkpoint_index(),
+                    lag: group
+                        .matched
+                        .iter()
+                        .map(|(id, matched)| (u32::from(node_of(*id)), group.last.saturating_sub(*matched)))
+                        .collect(),
+                    members: group.members.voters.iter().map(|id| u32::from(node_of(*id))).collect(),
+                    recent_digests: state.recent_digests().collect(),
+                })
+            })
+            .collect();
+        pb::NodeStatusResponse {
+            node: u32::from(self.node()),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            activations,
+            resident_bytes: resident_bytes(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            replicas,
+            breakers: self
+                .services
+                .iter()
+                .map(|(name, service)| {
+                    let breaker = service.breaker();
+                    pb::OutsideBreaker {
+                        dependency: name.to_owned(),
+                        state: breaker.state.to_owned(),
+                        failures: breaker.failures,
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// What each node says of itself; `None` for one that does not answer.
+    async fn all_nodes(&self) -> BTreeMap<NodeId, Option<pb::NodeStatusResponse>> {
+        let others = self.links.iter().map(|(node, peer)| {
+            let mut client = peer.client.clone();
+            async move {
+                let answer = timeout(ANSWER_MAX, client.node_status(pb::NodeStatusRequest {})).await;
+                (node, answer.ok().and_then(Result::ok).map(tonic::Response::into_inner))
+            }
+        });
+        let (own, others) = tokio::join!(self.node_status(), join_all(others));
+        others.into_iter().chain([(self.node(), Some(own))]).collect()
+    }
+
+    /// The whole cluster, as far as it can be reached from here.
+    pub(crate) async fn status(&self) -> pb::StatusResponse {
+        let nodes = self.all_nodes().await;
+        let shards = (0..self.shards())
+            .map(|shard| self.shard_status(shard, &nodes))
+            .collect::<Vec<_>>();
+        pb::StatusResponse {
+            nodes: self
+                .config
+                .members
+                .iter()
+                .map(|member| {
+                    let said = nodes.get(&member.id).and_then(Option::as_ref);
+                    let node = u32::from(member.id);
+                    pb::NodeStatus {
+                        id: node,
+                        up: said.is_some(),
+                        address: member.address.to_string(),
+                        pid: said.map_or(0, |said| said.pid),
+                        version: said.map(|said| said.version.clone()).unwrap_or_default(),
+                        leads: shards.iter().filter(|shard| shard.leader == node).count() as u32,
+                        activations: said.map_or(0, |said| said.activations),
+                        resident_bytes: said.map_or(0, |said| said.resident_bytes),
+                        uptime_ms: said.map_or(0, |said| said.uptime_ms),
+                    }
+                })
+                .collect(),
+            breakers: nodes
+                .values()
+                .flatten()
+                .flat_map(|said| {
+                    said.breakers.iter().map(|breaker| pb::BreakerStatus {
+                        node: said.node,
+                        dependency: breaker.dependency.clone(),
+                        state: breaker.state.clone(),
+                        failures: breaker.failures,
+                    })
+                })
+                .collect(),
+            shards,
+        }
+    }
+
+    fn shard_status(&self, shard: u32, nodes: &BTreeMap<NodeId, Option<pb::NodeStatusResponse>>) -> pb::ShardStatus {
+        let told: Vec<(u32, &pb::ReplicaStatus)> = nodes
+            .values()
+            .flatten()
+            .flat_map(|said| said.replicas.iter().map(|replica| (said.node, replica)))
+            .filter(|(_, replica)| replica.shard == shard)
+            .collect();
+        // The leader of the highest term: an older one may not know yet that it was deposed.
+        let leader = told
+            .iter()
+            .filter(|(_, replica)| replica.is_leader)
+            .max_by_key(|(_, replica)| replica.term);
+        let best = leader.or_else(|| told.iter().max_by_key(|(_, replica)| replica.applied));
+        let home = self.config.home_of(shard).into_iter().map(u32::from).collect();
+        let Some((_, replica)) = best else {
+            return pb::ShardStatus {
+                id: shard,
+                replicas: home,
+                ..pb::ShardStatus::default()
+            };
+        };
+        let mut replicas = replica.members.clone();
+        replicas.sort_unstable();
+        pb::ShardStatus {
+            id: shard,
+            leader: leader.map_or(0, |(node, _)| *node),
+            term: replica.term,
+            replicas: if replicas.is_empty() { home } else { replicas },
+            lag: replica.lag.clone(),
+            applied: replica.applied,
+            entities: replica.entities,
+            outbox: replica.outbox,
+            checkpoint: replica.checkpoint,
+        }
+    }
+
+    /// What each replica holds, at the highest position that all of a shard's replicas have reached and remember.
+    pub(crate) async fn digests(&self) -> pb::DigestsResponse {
+        let nodes = self.all_nodes().await;
+        let shards = (0..self.shards())
+            .map(|shard| {
+                let told: Vec<(NodeId, Option<&pb::ReplicaStatus>)> = self
+                    .config
+                    .home_of(shard)
+                    .into_iter()
+                    .map(|node| {
+                        let said = nodes.get(&node).and_then(Option::as_ref);
+                        (
+                            node,
+                            said.and_then(|said| said.replicas.iter().find(|replica| replica.shard == shard)),
+                        )
+                    })
+                    .collect();
+                let reached = told.iter().filter_map(|(_, replica)| *replica);
+                let common = reached.clone().next().and_then(|first| {
+                    let mut positions: Vec<u64> = first.recent_digests.keys().copied().collect();
+                    positions.retain(|position| reached.clone().all(|r| r.recent_digests.contains_key(position)));
+                    positions.into_iter().max()
+                });
+                pb::ShardDigests {
+                    shard,
+                    replicas: told
+                        .iter()
+                        .map(|(node, replica)| digest_at(*node, *replica, common))
+                        .collect(),
+                }
+            })
+            .collect();
+        pb::DigestsResponse { shards }
+    }
+
+    /// Waits until every shard has a leader that this node knows of.
+    pub(crate) async fn ready(&self, limit: Duration) -> Result<(), Error> {
+        let all = async {
+            for shard in 0..self.shards() {
+                // The sender lives as long as the engine.
+                let mut route = self.routes[shard as usize].subscribe();
+                if self.config.home_of(shard).contains(&self.node()) {
+                    let _ = route.wait_for(|route| route.leader.is_some()).await;
+                }
+            }
+        };
+        timeout(limit, all).await.map_err(|_| Error::Unavailable {
+            reason: "some shards have no leader".to_owned(),
+            retry_after: ANSWER_MAX,
+        })
+    }
+
+    /// Who leads a shard, as far as this node knows.
+    pub(crate) fn route(&self, shard: u32) -> Route {
+        *self.routes[shard as usize].borrow()
+    }
+
+    /// The open effects of an entity, as far as this node's replica knows.
+    pub(crate) fn outbox_of(&self, key: &EntityKey) -> Vec<pb::EffectView> {
+        let Some(replica) = self.replica(shard_of(key, self.shards())) else {
+            return Vec::new();
+        };
+        let state = replica.state();
+        state
+            .outbox_of(key)
+            .map(|(id, row)| {
+                let (target, json) = match &row.effect.request {
+                    EffectRequest::Command { to, .. } => (to.to_string(), String::new()),
+                    EffectRequest::Call { service, request } => {
+                        (service.clone(), String::from_utf8_lossy(request).into_owned())
+                    }
+                };
+                pb::EffectView {
+                    id: id.to_string(),
+                    target,
+                    json,
+                }
+            })
+            .collect()
+    }
+
+    /// The entities of a shard, from whichever node leads it.
+    pub(crate) async fn scan(
+        self: &Arc<Self>,
+        shard: u32,
+        kind: &str,
+    ) -> Result<mpsc::Receiver<Result<pb::ScanResponse, Error>>, Error> {
+        if shard >= self.shards() {
+            return Err(Error::Invalid {
+                field: "shard".to_owned(),
+                reason: format!("must be below {}", self.shards()),
+            });
+        }
+        let unavailable = move |reason: String| Error::Unavailable {
+            reason: format!("shard {shard}: {reason}"),
+            retry_after: ANSWER_MAX,
+        };
+        let leader = self
+            .route(shard)
+            .leader
+            .or_else(|| self.config.home_of(shard).first().copied());
+        let leader = leader.ok_or_else(|| unavailable("has no leader".to_owned()))?;
+        let (sender, receiver) = mpsc::channel(4);
+        if leader == self.node() {
+            let (engine, kind) = (Arc::clone(self), kind.to_owned());
+            let (pages, mut queue) = mpsc::channel(4);
+            tokio::spawn(async move {
+                if let Err(status) = engine.scan_here(shard, &kind, &pages).await {
+                    let _ = pages.send(Err(status)).await;
+                }
+            });
+            tokio::spawn(async move {
+                while let Some(page) = queue.recv().await {
+                    let page = page.map_err(|status| unavailable(status.message().to_owned()));
+                    if sender.send(page).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        } else {
+            let peer = self
+                .links
+                .peer(leader)
+                .ok_or_else(|| unavailable("has no leader".to_owned()))?;
+            let request = pb::ScanRequest {
+                shard,
+                kind: kind.to_owned(),
+            };
+            let pages = peer.client.clone().scan(request).await;
+            let mut pages = pages
+                .map_err(|status| unavailable(status.message().to_owned()))?
+                .into_inner();
+            tokio::spawn(async move {
+                while let Some(page) = pages.next().await {
+                    let page = page.map_err(|status| unavailable(status.message().to_owned()));
+                    if sender.send(page).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(receiver)
+    }
+
+    /// Sends the entities of a shard that this node leads, page by page.
+    pub(crate) async fn scan_here(
+        self: &Arc<Self>,
+        shard: u32,
+        kind: &str,
+        pages: &mpsc::Sender<Result<pb::ScanResponse, Status>>,
+    ) -> Result<(), Status> {
+        let not_here = || Status::unavailable(format!("shard {shard} is not led by node {}", self.node()));
+        let replica = self.replica(shard).ok_or_else(not_here)?;
+        replica.confirm().await.map_err(|_| not_here())?;
+        let mut after = None;
+        loop {
+            let keys = replica
+                .state()
+                .keys_after(kind, after.as_ref(), SCAN_PAGE_LEN)
+                .map_err(|error| Status::data_loss(error.to_string()))?;
+            let Some(last) = keys.last().cloned() else {
+                return Ok(());
+            };
+            let rows = keys
+                .iter()
+                .map(|key| {
+                    let loaded = replica
+                        .load(key)
+                        .map_err(|error| Status::data_loss(error.to_string()))?;
+                    let live = replica.revive(key, &loaded).map_err(Status::data_loss)?;
+                    Ok(pb::ScanRow {
+                        kind: key.kind.to_string(),
+                        id: key.id.to_string(),
+                        version: loaded.head.version,
+                        state: live.snapshot(),
+                        outbox: replica.state().outbox_of(key).count() as u32,
+                    })
+                })
+                .collect::<Result<Vec<_>, Status>>()?;
+            if pages.send(Ok(pb::ScanResponse { rows })).await.is_err() {
+                return Ok(());
+            }
+            after = Some(last);
+        }
+    }
+}
+
+fn digest_at(node: NodeId, replica: Option<&pb::ReplicaStatus>, position: Option<u64>) -> pb::ReplicaDigest {
+    let mut digest = pb::ReplicaDigest {
+        node: u32::from(node),
+        ..pb::ReplicaDigest::default()
+    };
+    match (replica, position) {
+        (None, _) => "the node cannot be reached".clone_into(&mut digest.error),
+        (Some(replica), Some(position)) => {
+            digest.applied = position;
+            digest.digest = replica.recent_digests.get(&position).copied().unwrap_or_default();
+        }
+        (Some(replica), None) => {
+            digest.applied = replica.applied;
+            digest.digest = replica.digest;
+            "its replicas have no position in common yet; ask again".clone_into(&mut digest.error);
+        }
+    }
+    digest
+}
+
+/// Memory of this process that is in use, where the system tells (Linux).
+fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4096;
+    std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * PAGE_BYTES)
+}

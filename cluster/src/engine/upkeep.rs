@@ -1,0 +1,159 @@
+//! What goes on beside the calls: snapshots to build and fetch, leaders to bring home, replicas to replace.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use proto::cluster::v1 as pb;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use super::Engine;
+use crate::{
+    config::NodeId,
+    placement::{self, Move, View},
+    replication::{GroupStatus, Input, Task},
+    shard::{checkpointer, end_node, mailbox::Event, snapshot},
+    store::StateStore,
+};
+
+/// Time between two looks at what should move.
+const PLAN_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Engine {
+    /// Does what the driver needs done.
+    pub(super) async fn do_tasks(self: Arc<Self>, mut queue: mpsc::UnboundedReceiver<Task>) {
+        while let Some(task) = queue.recv().await {
+            match task {
+                Task::BuildSnapshot { group } => {
+                    if let Some(checkpoints) = self.checkpoints.get() {
+                        // The thread ends only with the node.
+                        let _ = checkpoints.send(checkpointer::Request::Snapshot(group));
+                    }
+                }
+                Task::FetchSnapshot {
+                    group,
+                    source,
+                    index,
+                    message,
+                } => {
+                    let engine = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let input = match engine.fetch(group, source, index).await {
+                            Ok(generation) => Input::SnapshotFetched {
+                                group,
+                                generation,
+                                message,
+                            },
+                            Err(reason) => {
+                                tracing::warn!(group, source, reason, "a snapshot could not be fetched");
+                                Input::FetchFailed { group }
+                            }
+                        };
+                        engine.mailbox.input(input);
+                    });
+                }
+                Task::DropGeneration { group, generation } => {
+                    let db = Arc::clone(&self.db);
+                    tokio::task::spawn_blocking(move || {
+                        if let Err(error) = db.drop_shard(group, generation) {
+                            tracing::warn!(group, %error, "an old state could not be removed");
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Fetches a snapshot's rows under a new generation, down to the device.
+    async fn fetch(&self, group: u32, source: NodeId, index: u64) -> Result<u64, String> {
+        let peer = self.links.peer(source).ok_or("the source is no member")?;
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        let store = self.db.shard(group, generation).map_err(|error| error.to_string())?;
+        let request = pb::FetchSnapshotRequest { shard: group, index };
+        let fetched = async {
+            let stream = peer.client.clone().fetch_snapshot(request).await;
+            let mut chunks = stream.map_err(|status| status.message().to_owned())?.into_inner();
+            let mut is_whole = false;
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(|status| status.message().to_owned())?;
+                is_whole = chunk.last;
+                let store = Arc::clone(&store);
+                blocking(move || snapshot::store_chunk(&*store, chunk).map_err(|error| error.to_string())).await?;
+            }
+            let db = Arc::clone(&self.db);
+            blocking(move || db.sync().map_err(|error| error.to_string())).await?;
+            let is_asked =
+                snapshot::is_complete(&*store as &dyn StateStore, index).map_err(|error| error.to_string())?;
+            (is_whole && is_asked)
+                .then_some(generation)
+                .ok_or_else(|| "it ended too early".to_owned())
+        };
+        let outcome = fetched.await;
+        if outcome.is_err()
+            && let Err(error) = self.db.drop_shard(group, generation)
+        {
+            tracing::warn!(group, %error, "an unfinished state could not be removed");
+        }
+        outcome
+    }
+
+    /// The groups of this node; `None` once it has stopped.
+    pub(super) async fn group_status(&self) -> Option<Vec<GroupStatus>> {
+        self.replicas.get()?;
+        let (sender, receiver) = oneshot::channel();
+        self.mailbox.send(Event::Status(sender));
+        receiver.await.ok()
+    }
+
+    /// Looks again and again at what should move, and begins the next move of each group.
+    pub(super) async fn keep_planning(self: Arc<Self>) {
+        while let Some(groups) = self.group_status().await {
+            let view = self.view();
+            for group in groups {
+                if self.stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let home = self.config.home_of(group.group);
+                match placement::next_move(&group, &home, &view) {
+                    Some(Move::Transfer { group, to }) => {
+                        tracing::debug!(group, to, "leadership goes home");
+                        self.mailbox.input(Input::Transfer { group, to });
+                    }
+                    Some(Move::Change { group, changes }) => {
+                        tracing::info!(group, ?changes, "the members of a shard change");
+                        self.mailbox.input(Input::ChangeMembers { group, changes });
+                    }
+                    None => {}
+                }
+            }
+            sleep(PLAN_INTERVAL).await;
+        }
+    }
+
+    fn view(&self) -> View {
+        let reachable: BTreeSet<NodeId> = self
+            .links
+            .iter()
+            .filter(|(_, peer)| peer.consensus.is_up())
+            .map(|(node, _)| node)
+            .collect();
+        View {
+            replicas: self.identity.replicas(),
+            reachable,
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => end_node("the state store panicked; the panic above says where"),
+        Err(error) => Err(error.to_string()),
+    }
+}

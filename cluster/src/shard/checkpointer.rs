@@ -1,0 +1,165 @@
+//! The thread that moves tails into the state store, syncs it, and only then lets the log be cut. It also makes the
+//! snapshots that replicas far behind are sent.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{end_node, mailbox::Mailbox, replica::Replica, snapshot};
+use crate::{
+    config::Limits,
+    entity::Registry,
+    journal::{checkpoint, keys::Meta},
+    replication::{Input, driver::SnapshotPosition},
+    store::{StoreError, log::Log, state::StateDb},
+};
+
+/// How often the thread looks for shards that are due.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the thread is asked.
+pub(crate) enum Request {
+    /// Make a checkpoint of this shard and a snapshot from it.
+    Snapshot(u32),
+    /// Make a last checkpoint of every shard, and end.
+    Stop,
+}
+
+/// What the thread works with.
+pub(crate) struct Parts {
+    pub(crate) replicas: BTreeMap<u32, Arc<Replica>>,
+    pub(crate) registry: Registry,
+    pub(crate) limits: Limits,
+    pub(crate) db: Arc<StateDb>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) snapshots: PathBuf,
+}
+
+/// Begins the thread.
+pub(crate) fn spawn(parts: Parts) -> std::io::Result<(mpsc::Sender<Request>, thread::JoinHandle<()>)> {
+    let (sender, requests) = mpsc::channel();
+    let join = thread::Builder::new().name("checkpointer".into()).spawn(move || {
+        let now = Instant::now();
+        let interval = Duration::from_millis(parts.limits.checkpoint_interval_ms);
+        let count = parts.replicas.len().max(1) as u32;
+        // The shards take turns, so that one does not wait for the work of all.
+        let last = parts
+            .replicas
+            .keys()
+            .zip(0..)
+            .map(|(shard, n)| (*shard, now - (interval * n / count).min(now.elapsed())))
+            .collect();
+        Checkpointer { parts, last }.run(&requests);
+    })?;
+    Ok((sender, join))
+}
+
+struct Checkpointer {
+    parts: Parts,
+    /// When each shard had its last checkpoint.
+    last: BTreeMap<u32, Instant>,
+}
+
+impl Checkpointer {
+    fn run(mut self, requests: &mpsc::Receiver<Request>) {
+        loop {
+            match requests.recv_timeout(LOOK_INTERVAL) {
+                Ok(Request::Snapshot(shard)) => self.snapshot(shard),
+                Ok(Request::Stop) => {
+                    let all = self.parts.replicas.keys().copied().collect();
+                    return self.checkpoint(all);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let due = self.due();
+                    self.checkpoint(due);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn due(&self) -> Vec<u32> {
+        let interval = Duration::from_millis(self.parts.limits.checkpoint_interval_ms);
+        self.parts
+            .replicas
+            .iter()
+            .filter(|(shard, replica)| {
+                let state = replica.state();
+                let is_old = self.last.get(shard).is_none_or(|last| last.elapsed() >= interval);
+                state.is_dirty() && (is_old || state.tail_bytes() > self.parts.limits.tail_bytes_max / 2)
+            })
+            .map(|(shard, _)| *shard)
+            .collect()
+    }
+
+    fn checkpoint(&mut self, shards: Vec<u32>) {
+        if shards.is_empty() {
+            return;
+        }
+        let written: Result<Vec<(u32, Meta)>, StoreError> = shards
+            .into_iter()
+            .filter_map(|shard| self.write(shard).map(|meta| meta.map(|meta| (shard, meta))).transpose())
+            .collect();
+        let outcome = written.and_then(|written| self.parts.db.sync().map(|()| written));
+        match outcome {
+            Ok(written) => {
+                for (shard, meta) in written {
+                    self.parts.replicas[&shard].state().thaw(meta.applied.0);
+                    self.last.insert(shard, Instant::now());
+                    self.parts.mailbox.input(Input::Checkpointed {
+                        group: shard,
+                        index: meta.applied.0,
+                        keep_bytes: self.parts.limits.tail_bytes_max / 2,
+                    });
+                }
+            }
+            Err(error) => end_node(&format!("the state store cannot be written: {error}")),
+        }
+        if let Err(error) = self.parts.log.purge() {
+            tracing::warn!(%error, "old files of the log could not be removed");
+        }
+    }
+
+    /// Moves one shard's tail into the store, not yet synced. `None` if there was nothing to move, or if the shard was
+    /// replaced by a snapshot meanwhile.
+    fn write(&self, shard: u32) -> Result<Option<Meta>, StoreError> {
+        let replica = &self.parts.replicas[&shard];
+        let (tail, meta, store) = {
+            let mut state = replica.state();
+            if !state.is_dirty() {
+                return Ok(None);
+            }
+            let (tail, meta) = state.freeze();
+            (tail, meta, Arc::clone(state.store()))
+        };
+        let kept_ms = self.parts.limits.requests_kept_ms;
+        store.write(checkpoint::batch(&*store, &self.parts.registry, &tail, &meta, kept_ms)?)?;
+        Ok(Some(meta))
+    }
+
+    fn snapshot(&mut self, shard: u32) {
+        self.checkpoint(vec![shard]);
+        let replica = &self.parts.replicas[&shard];
+        let store = Arc::clone(replica.state().store());
+        let made = snapshot::write(&*store, &self.parts.snapshots, shard);
+        self.parts.mailbox.input(match made {
+            Ok(meta) => Input::SnapshotBuilt {
+                group: shard,
+                position: SnapshotPosition {
+                    index: meta.applied.0,
+                    term: meta.applied.1,
+                    members: meta.members,
+                },
+            },
+            Err(error) => {
+                tracing::warn!(shard, %error, "no snapshot could be made for a replica that needs one");
+                Input::SnapshotFailed { group: shard }
+            }
+        });
+    }
+}

@@ -1,0 +1,56 @@
+//! A node's shards at work: the shell around the pure driver and journal.
+//!
+//! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
+//! says), [`flusher`] (the thread that writes and syncs), [`replica`] (one shard on this node: state, leadership, watchers),
+//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`checkpointer`] (the thread that
+//! moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
+
+pub(crate) mod checkpointer;
+pub(crate) mod flusher;
+pub(crate) mod mailbox;
+pub(crate) mod outbox;
+pub(crate) mod replica;
+pub(crate) mod runtime;
+pub(crate) mod snapshot;
+pub(crate) mod supervisor;
+
+use crate::entity::EntityKey;
+
+/// The shard of an entity. Only its id counts, so that entities that work together and share an id (an order, its
+/// checkout, its payment) share a leader. Stored: must never change.
+pub(crate) fn shard_of(key: &EntityKey, shards: u32) -> u32 {
+    // FNV alone leaves the low bits of short ids alike; the multiplication spreads them.
+    let hash = crate::journal::keys::fnv(key.id.as_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((hash >> 32) as u32) % shards
+}
+
+/// Ends the process: going on would acknowledge what is not durable or serve what is not true. The peers take over, and a
+/// restart replays the log.
+pub(crate) fn end_node(reason: &str) -> ! {
+    tracing::error!(reason, "this node cannot go on and ends");
+    eprintln!("playhouse: this node cannot go on and ends: {reason}");
+    std::process::exit(70);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entities_with_one_id_share_a_shard_and_ids_spread() {
+        let key = |kind: &str, id: &str| EntityKey::new(kind, id).expect("a key");
+        assert_eq!(shard_of(&key("order", "42"), 16), shard_of(&key("payment", "42"), 16));
+        let mut counts = [0_u32; 16];
+        for n in 0..16_000 {
+            counts[shard_of(&key("order", &n.to_string()), 16) as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+    }
+
+    /// Stored data is found by it.
+    #[test]
+    fn golden_shards() {
+        let shard = |id: &str| shard_of(&EntityKey::new("order", id).expect("a key"), 16);
+        assert_eq!(["536365", "536366", "a", "85123A"].map(shard), [0, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Carries a shard's effects out while this node leads it, and repeats them until they are acknowledged.
+//!
+//! An effect's id is the request id on the other side, so repeating it does nothing twice. An outcome that somebody waits
+//! for goes back to the entity as a command, and the record of that command acknowledges the effect; all others are
+//! acknowledged together.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+
+use super::{mailbox::Event, replica::Replica};
+use crate::{
+    engine::Engine,
+    entity::{Outcome, RequestId, decision::EffectRequest},
+    error::Error,
+    journal::{EffectId, OutboxRow, Record},
+    service::{CallError, ServiceCall},
+};
+
+/// First and longest time between two attempts.
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long one attempt to reach another entity may take.
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+
+/// Carries out what comes through `queue` until it is aborted.
+pub(crate) async fn run(
+    engine: Weak<Engine>,
+    replica: Arc<Replica>,
+    term: u64,
+    again: mpsc::UnboundedSender<EffectId>,
+    mut queue: mpsc::UnboundedReceiver<EffectId>,
+) {
+    let mut carrying: JoinSet<Option<EffectId>> = JoinSet::new();
+    let mut acknowledged = Vec::new();
+    loop {
+        let Some(limit) = engine.upgrade().map(|engine| engine.limits().effects_in_flight_max) else {
+            return;
+        };
+        tokio::select! {
+            Some(done) = carrying.join_next() => {
+                acknowledged.extend(done.ok().flatten());
+                while let Some(done) = carrying.try_join_next() {
+                    acknowledged.extend(done.ok().flatten());
+                }
+                acknowledge(&replica, term, &again, std::mem::take(&mut acknowledged));
+            }
+            next = queue.recv(), if carrying.len() < limit => {
+                let Some(id) = next else { return };
+                let row = replica.state().outbox().get(&id).cloned();
+                if let (Some(row), Some(engine)) = (row, engine.upgrade()) {
+                    carrying.spawn(carry(engine, Arc::clone(&replica), id, row));
+                }
+            }
+        }
+    }
+}
+
+/// Records that effects have been carried out which nobody waits for.
+fn acknowledge(replica: &Replica, term: u64, again: &mpsc::UnboundedSender<EffectId>, effects: Vec<EffectId>) {
+    if effects.is_empty() {
+        return;
+    }
+    let again = again.clone();
+    replica.mailbox().send(Event::Propose {
+        group: replica.shard(),
+        term,
+        record: Record::Acknowledged(effects.clone()).encode(),
+        on_fate: Box::new(move |fate| {
+            if fate.is_err() {
+                for effect in effects {
+                    // The receiver ends with the leadership; its successor finds the effect in the outbox.
+                    let _ = again.send(effect);
+                }
+            }
+        }),
+    });
+}
+
+/// Carries out one effect. Answers with its id if it is still to be acknowledged.
+async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Arc<OutboxRow>) -> Option<EffectId> {
+    let mut attempt = 0;
+    let outcome = loop {
+        match once(&engine, &id, &row, attempt).await {
+            Ok(outcome) => break outcome,
+            Err((after, reason)) => {
+                tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
+                sleep(jittered(after.unwrap_or_else(|| backoff(attempt)))).await;
+                attempt += 1;
+            }
+        }
+    };
+    let Some(token) = &row.effect.token else {
+        return Some(id);
+    };
+    let Some(kind) = replica.registry().get(&id.entity.kind).cloned() else {
+        tracing::error!(effect = %id, "this build does not know the kind of entity that waits for the outcome");
+        return None;
+    };
+    let command = match catch_unwind(AssertUnwindSafe(|| kind.resume(token, outcome))) {
+        Ok(Ok(command)) => command,
+        Ok(Err(error)) => {
+            tracing::error!(effect = %id, %error, "the entity does not understand the token of its own effect");
+            return None;
+        }
+        Err(_) => {
+            tracing::error!(effect = %id, "the entity panicked over the outcome of its effect");
+            return None;
+        }
+    };
+    let request = RequestId::new(&format!("{id}!")).expect("an effect's id is far below the limit");
+    let mut attempt = 0;
+    while let Err(reason) = replica
+        .command(
+            &id.entity,
+            command.clone(),
+            request.clone(),
+            row.trace,
+            Some(id.clone()),
+        )
+        .await
+    {
+        tracing::debug!(effect = %id, ?reason, "an outcome is delivered again");
+        sleep(jittered(backoff(attempt))).await;
+        attempt += 1;
+    }
+    None
+}
+
+/// One attempt; or after how long to try again (none: the usual) and why.
+async fn once(
+    engine: &Arc<Engine>,
+    id: &EffectId,
+    row: &OutboxRow,
+    attempt: u32,
+) -> Result<Outcome, (Option<Duration>, String)> {
+    match &row.effect.request {
+        EffectRequest::Command { to, command } => {
+            let request = RequestId::new(&id.to_string()).expect("an effect's id is far below the limit");
+            let span = engine
+                .spans()
+                .begin("effect", &row.trace)
+                .with("effect", || id.to_string());
+            let trace = span.context(&row.trace);
+            match engine.ask(to, command.clone(), &request, trace, ATTEMPT_MAX).await {
+                Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
+                Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
+                Err(error @ Error::Invalid { .. }) => Ok(Outcome::Failed(error.to_string())),
+                Err(error) => Err((None, error.to_string())),
+            }
+        }
+        EffectRequest::Call { service, request } => {
+            let Some(called) = engine.services().get(service) else {
+                return Err((Some(BACKOFF_MAX), format!("this node has no service {service:?}")));
+            };
+            let mut span = engine
+                .spans()
+                .begin(format!("call {service}"), &row.trace)
+                .with("effect", || id.to_string());
+            let call = ServiceCall {
+                effect_id: id.to_string(),
+                attempt,
+                recorded_at_ms: row.at_ms,
+                request: request.clone(),
+                trace: span.context(&row.trace),
+            };
+            match called.call(call).await {
+                Ok(answer) => Ok(Outcome::Replied(answer)),
+                Err(CallError::GivenUp(reason)) => {
+                    span.fail(&reason);
+                    Ok(Outcome::Failed(reason))
+                }
+                Err(CallError::Later { after, reason }) => {
+                    span.fail(&reason);
+                    Err((Some(after), reason))
+                }
+            }
+        }
+    }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    (BACKOFF_FIRST * 2_u32.saturating_pow(attempt.min(16))).min(BACKOFF_MAX)
+}
+
+/// Between half and one and a half times as long, so that what failed together does not come back together.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.5 + rand::random::<f64>())
+}

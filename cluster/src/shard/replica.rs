@@ -1,0 +1,395 @@
+//! One shard on this node: its state, and, while this node leads it, its live entities.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use ractor::{ActorId, ActorRef, ActorRuntime};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    mailbox::{Event, Mailbox},
+    outbox,
+    supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
+};
+use crate::{
+    clock::Clock,
+    config::{Limits, NodeId},
+    engine::Engine,
+    entity::{
+        EntityKey, Registry, RequestId,
+        activation::{
+            Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered, Gate,
+            ReadState, Undelivered,
+        },
+        kind::Live,
+    },
+    journal::{Decided, EffectId, LoadedEntity, Shard},
+    replication::{Members, Role},
+    spans::Spans,
+    store::{StoreError, state::StateDb},
+};
+
+/// Who leads a shard, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Route {
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+}
+
+/// What all replicas of a node share.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) registry: Registry,
+    pub(crate) limits: Limits,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) db: Arc<StateDb>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spans: Spans,
+}
+
+/// One shard on this node.
+pub(crate) struct Replica {
+    shard: u32,
+    surroundings: Surroundings,
+    engine: OnceLock<Weak<Engine>>,
+    state: Mutex<Shard>,
+    leadership: Mutex<Option<Leadership>>,
+    watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
+    route: watch::Sender<Route>,
+}
+
+/// What this node does for a shard while it leads it.
+struct Leadership {
+    term: u64,
+    supervisor: ActorRef<SupervisorMessage>,
+    activations: HashMap<EntityKey, ActivationHandle>,
+    by_actor: HashMap<ActorId, EntityKey>,
+    effects: mpsc::UnboundedSender<EffectId>,
+    outbox: tokio::task::JoinHandle<()>,
+}
+
+impl Replica {
+    pub(crate) fn new(shard: u32, state: Shard, surroundings: Surroundings, route: watch::Sender<Route>) -> Self {
+        Self {
+            shard,
+            surroundings,
+            engine: OnceLock::new(),
+            state: Mutex::new(state),
+            leadership: Mutex::new(None),
+            watchers: Mutex::default(),
+            route,
+        }
+    }
+
+    /// Says where effects are carried out; before the first leadership.
+    pub(crate) fn set_engine(&self, engine: Weak<Engine>) {
+        assert!(self.engine.set(engine).is_ok(), "a replica belongs to one engine");
+    }
+
+    pub(crate) fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    pub(crate) fn mailbox(&self) -> &Mailbox {
+        &self.surroundings.mailbox
+    }
+
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.surroundings.spans
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.surroundings.registry
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, Shard> {
+        self.state.lock()
+    }
+
+    // What the driver's thread does.
+
+    /// Applies a committed entry; says for each record whether it was taken.
+    pub(crate) fn apply(
+        &self,
+        index: u64,
+        term: u64,
+        data: Bytes,
+        members: Option<Members>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let applied = self.state.lock().apply(index, term, data, members)?;
+        if !applied.changed.is_empty() {
+            let mut watchers = self.watchers.lock();
+            if !watchers.is_empty() {
+                for watcher in applied.changed.iter().filter_map(|key| watchers.remove(key)).flatten() {
+                    // Whoever waited may have gone.
+                    let _ = watcher.send(());
+                }
+            }
+        }
+        if let Some(leadership) = &*self.leadership.lock() {
+            for effect in applied.effects {
+                // The receiver ends only with the leadership; its successor finds the effect in the outbox.
+                let _ = leadership.effects.send(effect);
+            }
+        }
+        Ok(applied.taken)
+    }
+
+    /// Goes on from a fetched snapshot.
+    pub(crate) fn install(&self, generation: u64) -> Result<(), StoreError> {
+        let store = self.surroundings.db.shard(self.shard, generation)?;
+        *self.state.lock() = Shard::open(store)?;
+        Ok(())
+    }
+
+    /// Takes note of who leads, and begins or ends this node's own leadership.
+    pub(crate) fn set_role(self: &Arc<Self>, role: Role) {
+        {
+            let mut leadership = self.leadership.lock();
+            if leadership
+                .as_ref()
+                .is_some_and(|leadership| !role.serving || leadership.term != role.term)
+                && let Some(ended) = leadership.take()
+            {
+                ended.supervisor.stop(Some("leadership has ended".to_owned()));
+                ended.outbox.abort();
+            }
+            if role.serving && leadership.is_none() {
+                *leadership = Some(self.begin_leadership(role.term));
+            }
+        }
+        self.route.send_if_modified(|route| {
+            let next = Route {
+                leader: role.leader,
+                term: role.term,
+            };
+            std::mem::replace(route, next) != next
+        });
+    }
+
+    fn begin_leadership(self: &Arc<Self>, term: u64) -> Leadership {
+        let arguments = SupervisorArguments {
+            replica: Arc::downgrade(self),
+            idle: Duration::from_millis(self.surroundings.limits.idle_ms),
+        };
+        let (supervisor, _) = ActorRuntime::spawn_instant(None, Supervisor, arguments)
+            .expect("actors without a name can always be spawned");
+        let (effects, queue) = mpsc::unbounded_channel();
+        for effect in self.state.lock().outbox().keys() {
+            // The receiver stands right below.
+            let _ = effects.send(effect.clone());
+        }
+        let engine = self.engine.get().expect("set before the driver runs").clone();
+        let outbox = tokio::spawn(outbox::run(engine, Arc::clone(self), term, effects.clone(), queue));
+        Leadership {
+            term,
+            supervisor,
+            activations: HashMap::new(),
+            by_actor: HashMap::new(),
+            effects,
+            outbox,
+        }
+    }
+
+    // What commands and reads do.
+
+    /// Gives a command to its entity; resolves when the output gate lets the answer through.
+    pub(crate) async fn command(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        command: Bytes,
+        request: RequestId,
+        trace: crate::trace::TraceContext,
+        acknowledges: Option<EffectId>,
+    ) -> Delivered {
+        let (reply, answer) = oneshot::channel();
+        let message = CommandMessage {
+            command,
+            request,
+            trace,
+            acknowledges,
+            reply,
+        };
+        self.deliver(key, ActivationMessage::Command(message))?;
+        // The sender is dropped only with an activation whose leadership has ended.
+        answer.await.unwrap_or(Err(Undelivered::Unknown))
+    }
+
+    /// The state of an entity, as it is at some time after the call; waits for what it rests on to be committed.
+    pub(crate) async fn read(self: &Arc<Self>, key: &EntityKey) -> Result<ReadState, Undelivered> {
+        self.confirm().await?;
+        let is_live = self
+            .leadership
+            .lock()
+            .as_ref()
+            .is_some_and(|leadership| leadership.activations.contains_key(key));
+        if !is_live {
+            let loaded = self.load(key).map_err(|error| Undelivered::Failed(error.to_string()))?;
+            if loaded.head.seq == 0 {
+                let live = self.revive(key, &loaded).map_err(Undelivered::Failed)?;
+                return Ok(ReadState {
+                    head: loaded.head,
+                    state: live.snapshot(),
+                });
+            }
+        }
+        let (reader, answer) = oneshot::channel();
+        self.deliver(key, ActivationMessage::Read(reader))?;
+        answer.await.unwrap_or(Err(Undelivered::NotLeader))
+    }
+
+    /// Makes sure that this node leads and knows all that is committed, without writing anything.
+    pub(crate) async fn confirm(&self) -> Result<(), Undelivered> {
+        let (done, confirmed) = oneshot::channel();
+        self.surroundings.mailbox.send(Event::Read {
+            group: self.shard,
+            done,
+        });
+        match confirmed.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Undelivered::NotLeader),
+        }
+    }
+
+    /// Resolves when the entity has its next event.
+    pub(crate) fn watch(&self, key: &EntityKey) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut watchers = self.watchers.lock();
+        let of_key = watchers.entry(key.clone()).or_default();
+        of_key.retain(|watcher| !watcher.is_closed());
+        of_key.push(sender);
+        receiver
+    }
+
+    fn deliver(self: &Arc<Self>, key: &EntityKey, message: ActivationMessage) -> Result<(), Undelivered> {
+        let mut guard = self.leadership.lock();
+        let leadership = guard.as_mut().ok_or(Undelivered::NotLeader)?;
+        let now_ms = self.surroundings.clock.now_ms();
+        let handle = match leadership.activations.get_mut(key) {
+            Some(handle) => handle,
+            None => self.activate(leadership, key),
+        };
+        handle.last_used_ms = now_ms;
+        if handle.waiting.fetch_add(1, Ordering::Relaxed) >= self.surroundings.limits.mailbox_len_max {
+            handle.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(Undelivered::Overloaded);
+        }
+        if handle.actor.send_message(message).is_err() {
+            // It has just ended; the caller comes again and finds a new one.
+            let id = handle.actor.get_id();
+            leadership.activations.remove(key);
+            leadership.by_actor.remove(&id);
+            return Err(Undelivered::NotLeader);
+        }
+        Ok(())
+    }
+
+    fn activate<'a>(self: &Arc<Self>, leadership: &'a mut Leadership, key: &EntityKey) -> &'a mut ActivationHandle {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Gate::default());
+        let arguments = ActivationArguments {
+            key: key.clone(),
+            replica: Arc::clone(self),
+            term: leadership.term,
+            waiting: Arc::clone(&waiting),
+            gate: Arc::clone(&gate),
+            clock: Arc::clone(&self.surroundings.clock),
+        };
+        let supervisor = leadership.supervisor.get_cell();
+        let (actor, _) = ActorRuntime::spawn_linked_instant(None, Activation, arguments, supervisor)
+            .expect("actors without a name can always be spawned");
+        leadership.by_actor.insert(actor.get_id(), key.clone());
+        leadership.activations.entry(key.clone()).or_insert(ActivationHandle {
+            actor,
+            waiting,
+            gate,
+            last_used_ms: 0,
+        })
+    }
+
+    // What activations and their supervisor do.
+
+    /// What is needed to bring an entity to life.
+    pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
+        self.state.lock().load(key)
+    }
+
+    /// The live form of a loaded entity; or why its code cannot make one.
+    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, String> {
+        let kind = self
+            .surroundings
+            .registry
+            .get(&key.kind)
+            .ok_or_else(|| format!("this build knows no kind {:?}", key.kind))?;
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut live = kind
+                .load(loaded.snapshot.as_deref())
+                .map_err(|error| error.to_string())?;
+            for event in &loaded.events {
+                live.evolve(event).map_err(|error| error.to_string())?;
+            }
+            Ok(live)
+        }))
+        .unwrap_or_else(|_| Err(format!("{key} panicked while it was brought back from its events")))
+    }
+
+    /// The record that answered a request.
+    pub(crate) fn record_of(
+        &self,
+        key: &EntityKey,
+        seq: u64,
+        request: &RequestId,
+    ) -> Result<Option<Arc<Decided>>, StoreError> {
+        self.state.lock().record_of(key, seq, request)
+    }
+
+    /// Sends away activations that nothing has reached for a while.
+    pub(crate) fn passivate_idle(&self, idle: Duration) {
+        let before_ms = self.surroundings.clock.now_ms().saturating_sub(idle.as_millis() as u64);
+        let mut guard = self.leadership.lock();
+        let Some(leadership) = guard.as_mut() else { return };
+        let by_actor = &mut leadership.by_actor;
+        leadership.activations.retain(|_, handle| {
+            let is_idle = handle.last_used_ms < before_ms
+                && handle.waiting.load(Ordering::Relaxed) == 0
+                && handle.gate.is_empty();
+            if is_idle {
+                by_actor.remove(&handle.actor.get_id());
+                handle.actor.stop(Some("idle".to_owned()));
+            }
+            !is_idle
+        });
+    }
+
+    /// An activation has ended; says which, if it was not sent away.
+    pub(crate) fn forget_activation(&self, actor: ActorId) -> Option<EntityKey> {
+        let mut guard = self.leadership.lock();
+        let leadership = guard.as_mut()?;
+        let key = leadership.by_actor.remove(&actor)?;
+        if leadership
+            .activations
+            .get(&key)
+            .is_some_and(|handle| handle.actor.get_id() == actor)
+        {
+            leadership.activations.remove(&key);
+        }
+        Some(key)
+    }
+
+    /// The number of live entities.
+    pub(crate) fn activations(&self) -> usize {
+        self.leadership
+            .lock()
+            .as_ref()
+            .map_or(0, |leadership| leadership.activations.len())
+    }
+}

@@ -1,0 +1,188 @@
+//! The thread that owns the driver: collects what has happened, steps, carries out what the driver says.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use proto::cluster::v1 as pb;
+use tokio::sync::oneshot;
+
+use super::{
+    end_node,
+    mailbox::{Event, Mailbox, OnFate},
+    replica::Replica,
+};
+use crate::{
+    config::NodeId,
+    replication::{Applied, Driver, Failure, Input, Output, Task, driver::Write},
+};
+
+/// Where messages to peers go.
+pub(crate) trait Outgoing: Send + 'static {
+    /// Sends messages to a node, or drops them: consensus repeats what matters.
+    fn send(&self, node: NodeId, messages: Vec<pb::GroupMessage>);
+}
+
+/// What the driver's thread works with.
+pub(crate) struct Parts<O> {
+    pub(crate) driver: Driver,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) replicas: BTreeMap<u32, Arc<Replica>>,
+    pub(crate) writes: mpsc::Sender<Write>,
+    pub(crate) outgoing: O,
+    pub(crate) tasks: tokio::sync::mpsc::UnboundedSender<Task>,
+    pub(crate) tick: Duration,
+}
+
+/// Begins the thread. It ends with [`Event::Stop`]; should it panic, the node ends.
+pub(crate) fn spawn<O: Outgoing>(parts: Parts<O>) -> std::io::Result<thread::JoinHandle<()>> {
+    let handle = tokio::runtime::Handle::current();
+    thread::Builder::new().name("driver".into()).spawn(move || {
+        let _entered = handle.enter();
+        let runtime = Runtime {
+            parts,
+            waiting: HashMap::new(),
+            reading: HashMap::new(),
+            next_ticket: 0,
+        };
+        if catch_unwind(AssertUnwindSafe(|| runtime.run())).is_err() {
+            end_node("consensus met a state that cannot be; the panic above says which");
+        }
+    })
+}
+
+struct Runtime<O> {
+    parts: Parts<O>,
+    waiting: HashMap<u64, OnFate>,
+    reading: HashMap<u64, oneshot::Sender<bool>>,
+    next_ticket: u64,
+}
+
+impl<O: Outgoing> Runtime<O> {
+    fn run(mut self) {
+        let tick = self.parts.tick;
+        let mut next_tick = Instant::now() + tick;
+        let mut events = Vec::new();
+        let mut inputs = Vec::new();
+        loop {
+            self.parts.mailbox.take(&mut events, next_tick);
+            for event in events.drain(..) {
+                match event {
+                    Event::Input(input) => inputs.push(input),
+                    Event::Propose {
+                        group,
+                        term,
+                        record,
+                        on_fate,
+                    } => {
+                        let ticket = self.ticket();
+                        self.waiting.insert(ticket, on_fate);
+                        inputs.push(Input::Propose {
+                            group,
+                            term,
+                            record,
+                            ticket,
+                        });
+                    }
+                    Event::Read { group, done } => {
+                        let ticket = self.ticket();
+                        self.reading.insert(ticket, done);
+                        inputs.push(Input::Read { group, ticket });
+                    }
+                    Event::Status(reply) => {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(self.parts.driver.status());
+                    }
+                    Event::Stop => return,
+                }
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                inputs.push(Input::Tick);
+                // Ticks that were missed are dropped: a node that was held up must not believe its peers dead.
+                next_tick = (next_tick + tick).max(now);
+            }
+            let output = self.parts.driver.step(inputs.drain(..));
+            self.carry_out(output);
+        }
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let mut by_node: BTreeMap<NodeId, Vec<pb::GroupMessage>> = BTreeMap::new();
+        for (node, message) in output.send {
+            by_node.entry(node).or_default().push(message);
+        }
+        for (node, messages) in by_node {
+            self.parts.outgoing.send(node, messages);
+        }
+        if let Some(write) = output.write
+            && self.parts.writes.send(write).is_err()
+        {
+            end_node("the log's thread has ended");
+        }
+        for applied in output.applied {
+            self.apply(applied);
+        }
+        for (ticket, failure) in output.failed {
+            self.resolve(ticket, Err(failure));
+        }
+        for (ticket, may_read) in output.reads {
+            if let Some(done) = self.reading.remove(&ticket) {
+                // Whoever asked may have gone.
+                let _ = done.send(may_read);
+            }
+        }
+        for role in output.roles {
+            if let Some(replica) = self.parts.replicas.get(&role.group) {
+                replica.set_role(role);
+            }
+        }
+        for task in output.tasks {
+            // The receiver goes only when the node stops.
+            let _ = self.parts.tasks.send(task);
+        }
+    }
+
+    fn apply(&mut self, applied: Applied) {
+        match applied {
+            Applied::Install { group, generation } => {
+                if let Err(error) = self.parts.replicas[&group].install(generation) {
+                    end_node(&format!("the snapshot of shard {group} cannot be taken: {error}"));
+                }
+            }
+            Applied::Entry {
+                group,
+                index,
+                term,
+                data,
+                tickets,
+                members,
+            } => match self.parts.replicas[&group].apply(index, term, data, members) {
+                Ok(taken) => {
+                    for (ticket, taken) in tickets.into_iter().zip(taken) {
+                        // Refused means that the author did not know all that had happened: its decision does not count.
+                        self.resolve(ticket, if taken { Ok(()) } else { Err(Failure::NotLeader) });
+                    }
+                }
+                Err(error) => end_node(&format!(
+                    "shard {group} cannot be carried on ({error}); delete this node's data folder and start it: it is rebuilt from its peers"
+                )),
+            },
+        }
+    }
+
+    fn resolve(&mut self, ticket: u64, fate: Result<(), Failure>) {
+        if let Some(on_fate) = self.waiting.remove(&ticket) {
+            on_fate(fate);
+        }
+    }
+}

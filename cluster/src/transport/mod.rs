@@ -1,0 +1,14 @@
+//! How nodes reach each other, over gRPC.
+//!
+//! For each pair of nodes two connections: one for consensus, one for everything else, so that a heartbeat never waits
+//! behind data. Reading order: [`links`] (the connections to all peers), [`consensus`] (Raft messages), [`forward`] (commands
+//! and reads on their way to a leader), [`outcome`] (their answers on the wire), [`server`] (the other end of all of it).
+
+pub(crate) mod consensus;
+pub(crate) mod forward;
+pub(crate) mod links;
+pub(crate) mod outcome;
+pub(crate) mod server;
+
+/// The largest message between nodes, in bytes: a frame of several Raft messages with their entries.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;

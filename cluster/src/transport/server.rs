@@ -1,0 +1,133 @@
+//! The other end: what a node does for its peers.
+
+use std::{pin::Pin, sync::Weak, time::Duration};
+
+use futures::{Stream, StreamExt};
+use proto::cluster::v1::{self as pb, peer_server};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{consensus, forward::FRAME_LEN_MAX, outcome::Forwarded};
+use crate::{codec, engine::Engine, shard::snapshot};
+
+/// Replies of one stream that may wait to be sent.
+const REPLIES_MAX: usize = 32_768;
+
+/// The service that peers talk to.
+pub(crate) struct PeerServer {
+    pub(crate) engine: Weak<Engine>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl PeerServer {
+    fn engine(&self) -> Result<std::sync::Arc<Engine>, Status> {
+        self.engine
+            .upgrade()
+            .ok_or_else(|| Status::unavailable("the node is stopping"))
+    }
+}
+
+#[tonic::async_trait]
+impl peer_server::Peer for PeerServer {
+    async fn consensus(
+        &self,
+        request: Request<Streaming<pb::ConsensusFrame>>,
+    ) -> Result<Response<pb::ConsensusEnd>, Status> {
+        let mailbox = self.engine()?.mailbox();
+        consensus::receive(request.into_inner(), &mailbox).await;
+        Ok(Response::new(pb::ConsensusEnd {}))
+    }
+
+    type ForwardStream = Answers<pb::ForwardReplyFrame>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<pb::ForwardFrame>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let engine = self.engine()?;
+        let mut calls = request.into_inner();
+        let (replies, queue) = mpsc::channel::<pb::ForwardReply>(REPLIES_MAX);
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = calls.next().await {
+                for call in frame.requests {
+                    let (engine, replies) = (engine.clone(), replies.clone());
+                    tokio::spawn(async move {
+                        let correlation = call.correlation;
+                        let timeout = Duration::from_millis(u64::from(call.timeout_ms));
+                        let outcome = tokio::time::timeout(timeout, engine.serve(call))
+                            .await
+                            .unwrap_or(Forwarded::Unknown);
+                        let outcome = codec::encode(&outcome);
+                        // The caller's node may have gone.
+                        let _ = replies.send(pb::ForwardReply { correlation, outcome }).await;
+                    });
+                }
+            }
+        });
+        let frames = futures::stream::unfold(queue, |mut queue| async move {
+            let mut replies = Vec::new();
+            if queue.recv_many(&mut replies, FRAME_LEN_MAX).await == 0 {
+                return None;
+            }
+            Some((Ok(pb::ForwardReplyFrame { replies }), queue))
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+        self.engine()?
+            .introduce(request.into_inner())
+            .map(Response::new)
+            .map_err(Status::failed_precondition)
+    }
+
+    type FetchSnapshotStream = Answers<pb::SnapshotChunk>;
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<pb::FetchSnapshotRequest>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        let folder = self.engine()?.snapshot_folder();
+        let pb::FetchSnapshotRequest { shard, index } = request.into_inner();
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::task::spawn_blocking(move || {
+            let failed = |error: std::io::Error| Err(Status::not_found(error.to_string()));
+            match snapshot::read(&folder, shard, index) {
+                Ok(chunks) => {
+                    for chunk in chunks {
+                        if sender.blocking_send(chunk.or_else(failed)).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => drop(sender.blocking_send(failed(error))),
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn node_status(
+        &self,
+        _request: Request<pb::NodeStatusRequest>,
+    ) -> Result<Response<pb::NodeStatusResponse>, Status> {
+        Ok(Response::new(self.engine()?.node_status().await))
+    }
+
+    type ScanStream = Answers<pb::ScanResponse>;
+
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let engine = self.engine()?;
+        let pb::ScanRequest { shard, kind } = request.into_inner();
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let result = engine.scan_here(shard, &kind, &sender).await;
+            if let Err(status) = result {
+                // Whoever asked may have gone.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

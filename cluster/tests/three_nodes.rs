@@ -1,0 +1,348 @@
+//! Three engines in one process, over real sockets and real disks: what an author of entities sees.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use cluster::{
+    Answer, AskError, Cluster, Config, Context, Decision, Effect, Entity, Outcome, ReadOptions, Registry, Request,
+    RequestId, Services, TraceContext,
+    config::{Limits, Member},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// An account that pays others: it shows events, rejections, effects with outcomes, and panics.
+struct Account;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    balance: u64,
+    paid: u64,
+    failed: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Command {
+    Deposit(u64),
+    Pay { to: String, amount: u64 },
+    Receive(u64),
+    Settle { amount: u64, is_taken: bool },
+    Panic,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Event {
+    Deposited(u64),
+    Paying(u64),
+    Settled { amount: u64, is_taken: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Rejection {
+    NotEnough,
+    Closed,
+}
+
+impl Entity for Account {
+    const KIND: &'static str = "account";
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Reply = u64;
+    type Rejection = Rejection;
+    type Token = u64;
+
+    fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
+        match command {
+            Command::Deposit(amount) => Ok(Decision::reply(state.balance + amount).event(Event::Deposited(amount))),
+            Command::Receive(_) if context.key.id.starts_with("closed") => Err(Rejection::Closed),
+            Command::Receive(amount) => Ok(Decision::reply(state.balance + amount).event(Event::Deposited(amount))),
+            Command::Pay { amount, .. } if amount > state.balance => Err(Rejection::NotEnough),
+            Command::Pay { to, amount } => Ok(Decision::reply(state.balance - amount)
+                .event(Event::Paying(amount))
+                .effect(Effect::ask::<Account>(&to, &Command::Receive(amount), amount))),
+            Command::Settle { amount, is_taken } => {
+                Ok(Decision::reply(state.balance).event(Event::Settled { amount, is_taken }))
+            }
+            Command::Panic => panic!("told to"),
+        }
+    }
+
+    fn evolve(state: &mut State, event: &Event) {
+        match event {
+            Event::Deposited(amount) => state.balance += amount,
+            Event::Paying(amount) => state.balance -= amount,
+            Event::Settled { amount, is_taken: true } => state.paid += amount,
+            Event::Settled {
+                amount,
+                is_taken: false,
+            } => {
+                state.balance += amount;
+                state.failed += amount;
+            }
+        }
+    }
+
+    fn resume(amount: u64, outcome: Outcome) -> Command {
+        Command::Settle {
+            amount,
+            is_taken: matches!(outcome.answer::<Account>(), Answer::Replied(_)),
+        }
+    }
+}
+
+struct Node {
+    cluster: Cluster,
+    server: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path) -> Self {
+        let members = (1..)
+            .zip(addresses)
+            .map(|(id, address)| Member { id, address: *address })
+            .collect();
+        let config = Config {
+            node: number,
+            data: folder.join(number.to_string()),
+            members,
+            shards: 4,
+            replicas: 3,
+            limits: Limits {
+                checkpoint_interval_ms: 300,
+                idle_ms: 500,
+                ..Limits::default()
+            },
+        };
+        let registry = Registry::new().with::<Account>();
+        let cluster = Cluster::start(config, registry, Services::new())
+            .await
+            .expect("the engine starts");
+        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
+            .await
+            .expect("the port is free");
+        let routes = cluster.peer_routes();
+        let server = tokio::spawn(async move {
+            let served = Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming(TcpListenerStream::new(listener));
+            served.await.expect("the server runs");
+        });
+        Self { cluster, server }
+    }
+
+    async fn stop(self) {
+        self.cluster.shutdown().await;
+        self.server.abort();
+        let _ = self.server.await;
+    }
+}
+
+async fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    }
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("bound"))
+        .collect()
+}
+
+async fn start_all(addresses: &[SocketAddr], folder: &Path) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for number in 1..=addresses.len() as u16 {
+        nodes.push(Node::start(number, addresses, folder).await);
+    }
+    for node in &nodes {
+        node.cluster
+            .ready(Duration::from_secs(20))
+            .await
+            .expect("every shard has a leader");
+    }
+    nodes
+}
+
+fn request(id: &str) -> Request {
+    Request {
+        id: RequestId::new(id).expect("a request id"),
+        timeout: Duration::from_secs(10),
+        trace: TraceContext::random(true),
+    }
+}
+
+async fn balance(cluster: &Cluster, id: &str) -> State {
+    let read = cluster
+        .read::<Account>(id, ReadOptions::default(), &request("read"))
+        .await;
+    read.expect("readable").state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_author_sees_durable_deduplicated_linearizable_entities() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3).await;
+    let nodes = start_all(&addresses, folder.path()).await;
+
+    // Any node takes any call, and the same request counts once, on whichever node it is repeated.
+    for n in 0..30_u64 {
+        let id = format!("a{}", n % 10);
+        for node in &nodes {
+            let reply = node
+                .cluster
+                .ask::<Account>(&id, &Command::Deposit(10), &request(&format!("d{n}")))
+                .await;
+            assert_eq!(reply.expect("accepted"), 10 * (n / 10 + 1));
+        }
+    }
+    for n in 0..10 {
+        assert_eq!(balance(&nodes[n % 3].cluster, &format!("a{n}")).await.balance, 30);
+    }
+
+    // A rejection is an answer, and the same one again.
+    for node in &nodes {
+        let to = "a1".to_owned();
+        let too_much = Command::Pay { to, amount: 1_000 };
+        match node.cluster.ask::<Account>("a0", &too_much, &request("p0")).await {
+            Err(AskError::Rejected(rejection)) => assert_eq!(rejection, Rejection::NotEnough),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // Effects take place once, and their outcomes come back.
+    let pay = |to: &str| Command::Pay {
+        to: to.to_owned(),
+        amount: 5,
+    };
+    nodes[0]
+        .cluster
+        .ask::<Account>("a0", &pay("a1"), &request("p1"))
+        .await
+        .expect("accepted");
+    nodes[1]
+        .cluster
+        .ask::<Account>("a0", &pay("closed"), &request("p2"))
+        .await
+        .expect("accepted");
+    let mut payer = State::default();
+    for _ in 0..200 {
+        payer = balance(&nodes[2].cluster, "a0").await;
+        if payer.paid + payer.failed == 10 {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((payer.balance, payer.paid, payer.failed), (25, 5, 5));
+    assert_eq!(balance(&nodes[0].cluster, "a1").await.balance, 35);
+
+    // A panic fails its command, and nothing else.
+    let panicked = nodes[0]
+        .cluster
+        .ask::<Account>("a2", &Command::Panic, &request("x"))
+        .await;
+    assert!(panicked.expect_err("it panics").to_string().contains("told to"));
+    assert_eq!(balance(&nodes[1].cluster, "a2").await.balance, 30);
+    let again = nodes[0]
+        .cluster
+        .ask::<Account>("a2", &Command::Deposit(1), &request("y"))
+        .await;
+    assert_eq!(again.expect("accepted"), 31);
+
+    // A waiting read sees the next event.
+    let newer = ReadOptions {
+        newer_than: Some(3),
+        events_after: Some(3),
+    };
+    let waiting = tokio::spawn({
+        let cluster = nodes[1].cluster.clone();
+        async move { cluster.read::<Account>("a5", newer, &request("w")).await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    nodes[2]
+        .cluster
+        .ask::<Account>("a5", &Command::Deposit(7), &request("d-a5"))
+        .await
+        .expect("accepted");
+    let seen = waiting.await.expect("no panic").expect("readable");
+    assert_eq!((seen.version, seen.state.balance, seen.events.len()), (4, 37, 1));
+    assert_eq!(seen.events[0].name, "Deposited");
+
+    // Replicas hold the same, and everything is there after all nodes were stopped.
+    sleep(Duration::from_millis(700)).await;
+    for shard in nodes[0].cluster.digests().await.shards {
+        let first = &shard.replicas[0];
+        assert!(
+            shard
+                .replicas
+                .iter()
+                .all(|replica| replica.error.is_empty() && replica.digest == first.digest)
+        );
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+    let nodes = start_all(&addresses, folder.path()).await;
+    assert_eq!(balance(&nodes[0].cluster, "a5").await.balance, 37);
+    let reply = nodes[2]
+        .cluster
+        .ask::<Account>("a9", &Command::Deposit(10), &request("d29"))
+        .await;
+    assert_eq!(reply.expect("the reply of the first time"), 30);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3).await;
+    let mut nodes = start_all(&addresses, folder.path()).await;
+    for n in 0..40 {
+        let deposit = Command::Deposit(1);
+        let id = format!("b{n}");
+        nodes[0]
+            .cluster
+            .ask::<Account>(&id, &deposit, &request("first"))
+            .await
+            .expect("accepted");
+    }
+    nodes.remove(2).stop().await;
+    std::fs::remove_dir_all(folder.path().join("3")).expect("removed");
+    for n in 0..40 {
+        let deposit = Command::Deposit(1);
+        let id = format!("b{n}");
+        nodes[1]
+            .cluster
+            .ask::<Account>(&id, &deposit, &request("second"))
+            .await
+            .expect("a majority is there");
+    }
+    nodes.push(Node::start(3, &addresses, folder.path()).await);
+    let mut is_whole = false;
+    for _ in 0..300 {
+        let digests = nodes[0].cluster.digests().await;
+        let status = nodes[0].cluster.status().await;
+        is_whole = digests.shards.iter().all(|shard| {
+            let first = &shard.replicas[0];
+            shard
+                .replicas
+                .iter()
+                .all(|replica| replica.error.is_empty() && replica.digest == first.digest)
+        }) && status.shards.iter().all(|shard| shard.replicas == [1, 2, 3]);
+        if is_whole {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(is_whole, "{:?}", nodes[0].cluster.status().await);
+    // The other two may now be in the minority of those that saw the beginning.
+    nodes.remove(0).stop().await;
+    for n in 0..40 {
+        assert_eq!(balance(&nodes[1].cluster, &format!("b{n}")).await.balance, 2);
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}

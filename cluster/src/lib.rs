@@ -13,4 +13,4 @@ pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
 pub use service::{CallError, Service, ServiceCall, Services};
-pub use trace::TraceContext;
+pub use trace::{SpanRecord, SpanSink, TraceContext};

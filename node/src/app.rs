@@ -39,7 +39,9 @@ pub(crate) enum RunError {
     #[diagnostic(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot listen on {address}: {error}")]
-    #[diagnostic(help("another process may hold the port; stop it, or change the member's address in all config files"))]
+    #[diagnostic(help(
+        "another process may hold the port; stop it, or change the member's address in all config files"
+    ))]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Telemetry(#[from] BridgeError),
@@ -61,7 +63,9 @@ pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
 async fn run(file: NodeFile) -> Result<(), RunError> {
     let config = file.cluster;
     let node = config.node;
-    let address = config.address_of(node).expect("the config file was checked to list its own node");
+    let address = config
+        .address_of(node)
+        .expect("the config file was checked to list its own node");
     // Peers may knock from now on; they are let in once the engine has started.
     let listener = TcpListener::bind(address)
         .await
@@ -115,20 +119,16 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
     api::set_serving(&health, false).await;
     stop.send_replace(true);
     let hand_over = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), edge.cluster.shutdown());
-    // Streams of peers never end by themselves, so the server is given a limited time beside the hand-over and after it.
-    tokio::select! {
-        handed_over = hand_over => {
-            if handed_over.is_err() {
-                tracing::warn!(SHUTDOWN_MS_MAX, "the engine did not close in time");
-            }
-            match tokio::time::timeout(Duration::from_millis(STOP_GRACE_MS), server).await {
-                Ok(ended) => Ok(ended?),
-                Err(_) => Ok(()),
-            }
-        }
-        // The last connection ended first; the hand-over still has to be waited for.
-        _ = std::future::pending::<()>() => Ok(()),
+    // The server has to be driven meanwhile: peers and calls under way go on over its connections.
+    let (handed_over, ended) = tokio::join!(hand_over, async {
+        let grace = Duration::from_millis(STOP_GRACE_MS);
+        // Streams of peers never end by themselves, so their connections are cut in the end.
+        tokio::time::timeout(grace, &mut server).await.unwrap_or(Ok(()))
+    });
+    if handed_over.is_err() {
+        tracing::warn!(SHUTDOWN_MS_MAX, "the engine did not close in time");
     }
+    Ok(ended?)
 }
 
 /// Says "serving" once every shard has a leader that can be reached.

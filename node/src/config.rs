@@ -105,10 +105,16 @@ impl NodeFile {
         let fault = |key: &str, reason: String| Some((key.to_owned(), reason));
         let cluster = &self.cluster;
         if !(1..=SHARDS_MAX).contains(&cluster.shards) {
-            return fault("cluster.shards", format!("is {}; it goes from 1 to {SHARDS_MAX}", cluster.shards));
+            return fault(
+                "cluster.shards",
+                format!("is {}; it goes from 1 to {SHARDS_MAX}", cluster.shards),
+            );
         }
         if cluster.replicas == 0 {
-            return fault("cluster.replicas", "is 0; each shard needs at least one copy".to_owned());
+            return fault(
+                "cluster.replicas",
+                "is 0; each shard needs at least one copy".to_owned(),
+            );
         }
         if cluster.address_of(cluster.node).is_none() {
             return fault("cluster.members", format!("does not list this node, {}", cluster.node));
@@ -117,7 +123,10 @@ impl NodeFile {
         let mut addresses = BTreeSet::new();
         for member in &cluster.members {
             if member.id == 0 || !seen.insert(member.id) {
-                return fault("cluster.members", format!("has id {}; ids start at 1 and differ", member.id));
+                return fault(
+                    "cluster.members",
+                    format!("has id {}; ids start at 1 and differ", member.id),
+                );
             }
             if !addresses.insert(member.address) {
                 return fault("cluster.members", format!("has the address {} twice", member.address));
@@ -179,7 +188,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_place() {
         let error = NodeFile::parse("node.toml", &format!("{SMALLEST}\nurk = 1")).expect_err("wrong");
-        assert!(error.to_string().contains("node.toml") && error.to_string().contains("`urk`"), "{error}");
+        assert!(
+            error.to_string().contains("node.toml") && error.to_string().contains("`urk`"),
+            "{error}"
+        );
         assert!(matches!(error, ConfigError::Form { at: Some(_), .. }));
         assert!(fault_of("").contains("cluster"));
     }

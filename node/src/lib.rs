@@ -5,6 +5,8 @@
 //! offers over gRPC), [`effects`] (what it calls outside), [`telemetry`] (what it tells of itself), [`provider`] (the
 //! payment provider beside it).
 
+mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod effects;

@@ -45,9 +45,11 @@ impl pb::admin_server::Admin for Admin {
         let scanned = self.edge.cluster.scan(request.shard, &request.kind).await;
         let response = call.answer(scanned.map_err(Fault::from))?;
         Ok(response.map(|entities| {
-            stream::unfold(entities, |mut entities| async move { Some((entities.recv().await?, entities)) })
-                .map(move |entity| entity.map_err(|error| Fault::from(error).status(Some(&call))))
-                .boxed()
+            stream::unfold(entities, |mut entities| async move {
+                Some((entities.recv().await?, entities))
+            })
+            .map(move |entity| entity.map_err(|error| Fault::from(error).status(Some(&call))))
+            .boxed()
         }))
     }
 

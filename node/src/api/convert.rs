@@ -80,7 +80,9 @@ pub(super) fn wanted(request: pb::PlaceOrderRequest) -> Result<Wanted, Fault> {
     Ok(Wanted {
         order: optional_id("order_id", request.order_id, OrderId::new)?,
         customer: optional_id("customer_id", request.customer_id, CustomerId::new)?,
-        lines: lines.map(|(number, line)| wanted_line(number, line)).collect::<Result<_, _>>()?,
+        lines: lines
+            .map(|(number, line)| wanted_line(number, line))
+            .collect::<Result<_, _>>()?,
         currency,
         card,
     })
@@ -88,7 +90,10 @@ pub(super) fn wanted(request: pb::PlaceOrderRequest) -> Result<Wanted, Fault> {
 
 fn wanted_line(number: usize, line: pb::OrderLine) -> Result<WantedLine, Fault> {
     let field = |name: &str| format!("lines[{number}].{name}");
-    let unit_price = line.unit_price.map(|price| amount(&field("unit_price"), &price)).transpose()?;
+    let unit_price = line
+        .unit_price
+        .map(|price| amount(&field("unit_price"), &price))
+        .transpose()?;
     Ok(WantedLine {
         sku: id(&field("sku"), line.sku, Sku::new)?,
         quantity: quantity(&field("quantity"), line.quantity.into())?,
@@ -129,7 +134,10 @@ pub(super) fn quantity(field: &str, quantity: u64) -> Result<u64, Fault> {
     match quantity {
         0 => Err(Fault::invalid(field, "is 0; it must be at least 1")),
         1..=QUANTITY_MAX => Ok(quantity),
-        _ => Err(Fault::invalid(field, format!("is {quantity}; at most {QUANTITY_MAX} are allowed"))),
+        _ => Err(Fault::invalid(
+            field,
+            format!("is {quantity}; at most {QUANTITY_MAX} are allowed"),
+        )),
     }
 }
 
@@ -148,7 +156,10 @@ pub(super) fn amount(field: &str, money: &common::Money) -> Result<Money, Fault>
         let reason = format!("is {}; it must be zero or more", money.minor);
         return Err(Fault::invalid(format!("{field}.minor"), reason));
     }
-    Ok(Money::new(money.minor, currency(&format!("{field}.currency"), &money.currency)?))
+    Ok(Money::new(
+        money.minor,
+        currency(&format!("{field}.currency"), &money.currency)?,
+    ))
 }
 
 fn currency(field: &str, text: &str) -> Result<Currency, Fault> {

@@ -30,7 +30,10 @@ pub(super) fn as_callers_fault(status: Status) -> Status {
 /// The same for a call that ended before its handler began.
 pub(super) async fn mend(response: Response) -> Response {
     // A status in the headers means that there is nothing but a status.
-    let code = response.headers().get(Status::GRPC_STATUS).map(http_code);
+    let code = response
+        .headers()
+        .get("grpc-status")
+        .map(|code| Code::from_bytes(code.as_bytes()));
     if !matches!(code, Some(Code::Internal | Code::OutOfRange | Code::ResourceExhausted)) {
         return response;
     }
@@ -38,10 +41,6 @@ pub(super) async fn mend(response: Response) -> Response {
         Some(status) => as_callers_fault(status).into_http(),
         None => response,
     }
-}
-
-fn http_code(value: &axum::http::HeaderValue) -> Code {
-    Code::from_bytes(value.as_bytes())
 }
 
 fn detail(message: &str) -> &str {
@@ -58,8 +57,12 @@ mod tests {
         let status = as_callers_fault(unreadable);
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "the message cannot be read: invalid string value");
-        let large = Status::out_of_range("Error, decoded message length too large: found 10 bytes, the limit is: 4 bytes");
+        let large =
+            Status::out_of_range("Error, decoded message length too large: found 10 bytes, the limit is: 4 bytes");
         assert_eq!(as_callers_fault(large).code(), Code::InvalidArgument);
-        assert_eq!(as_callers_fault(Status::internal("order/1 failed")).code(), Code::Internal);
+        assert_eq!(
+            as_callers_fault(Status::internal("order/1 failed")).code(),
+            Code::Internal
+        );
     }
 }

@@ -7,11 +7,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _, future};
-use proto::gateway::v1::{
-    self as pb,
-    command_request::Command,
-    command_response::Result as Outcome,
-};
+use proto::gateway::v1::{self as pb, command_request::Command, command_response::Result as Outcome};
 use tonic::{Response, Status, Streaming};
 
 use super::{
@@ -92,7 +88,10 @@ impl Gateway {
         };
         let request_id = (!request.request_id.is_empty()).then_some(request.request_id.as_str());
         if request_id.is_none() && changes_something(&command) {
-            return Err(Fault::invalid("request_id", "is empty; a command that changes something needs one"));
+            return Err(Fault::invalid(
+                "request_id",
+                "is empty; a command that changes something needs one",
+            ));
         }
         let call = self.edge.call("Gateway/Commands", request_id, traceparent, None)?;
         let outcome = self.dispatch(&call, command).await;

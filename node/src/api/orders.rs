@@ -1,13 +1,16 @@
 //! Orders over gRPC: place, get, cancel, watch, take goods back.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use actors::{
-    Money, OrderId, ReturnId, Sku,
+    Money, OrderId, Sku,
     order::{Command, Event, Line, Order, State},
     product::Product,
 };
-use cluster::{Entity as _, Error, ReadOptions, Versioned};
+use cluster::{Entity as _, ReadOptions, Versioned};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use proto::order::v1 as pb;
 use tonic::{Response, Status};
@@ -17,6 +20,7 @@ use super::{
     rejection,
     request::{Call, Edge, REQUEST_ID_KEY},
     status::Fault,
+    wait,
 };
 
 /// Products of one order that are read at the same time.
@@ -25,13 +29,11 @@ const PRICE_READS_MAX: usize = 64;
 const CANCEL_WAIT_MS: u64 = 2_000;
 /// How long one poll of a watch lasts.
 const WATCH_POLL_MS: u64 = 10_000;
-/// The shortest pause after a failed read.
-const READ_RETRY_MIN_MS: u64 = 20;
 
 /// The orders service.
 #[derive(Clone)]
 pub(crate) struct Orders {
-    edge: Edge,
+    pub(super) edge: Edge,
 }
 
 /// The events of one order, as they happen.
@@ -109,7 +111,7 @@ impl Orders {
         let seen = if no_wait {
             None
         } else {
-            self.wait(call, call.time_left(), &order, 1, State::is_decided).await?
+            wait::until::<Order>(&self.edge, call, call.time_left(), &order, 1, State::is_decided).await?
         };
         let shown = match seen {
             Some(seen) => convert::order(&order, seen.version, &seen.state),
@@ -139,7 +141,7 @@ impl Orders {
             .map_err(|error| rejection::of_order(error, &order))?;
         let longest = call.time_left().min(Duration::from_millis(CANCEL_WAIT_MS));
         // The cancellation is durable; where it cannot be seen in time, the order is read once more as it stands.
-        match self.wait(call, longest, &order, 0, State::is_at_rest).await? {
+        match wait::until::<Order>(&self.edge, call, longest, &order, 0, State::is_at_rest).await? {
             Some(seen) => Ok(convert::order(&order, seen.version, &seen.state)),
             None => {
                 let order_id = order.to_string();
@@ -148,11 +150,7 @@ impl Orders {
         }
     }
 
-    async fn watch(
-        &self,
-        call: &Call,
-        request: pb::WatchOrderRequest,
-    ) -> Result<(OrderId, Versioned<State>), Fault> {
+    async fn watch(&self, call: &Call, request: pb::WatchOrderRequest) -> Result<(OrderId, Versioned<State>), Fault> {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
         let options = ReadOptions {
             newer_than: None,
@@ -163,15 +161,23 @@ impl Orders {
     }
 
     /// The events that were read, then those of one long poll after the other, until the order is at rest.
-    fn events(self, call: Call, order: OrderId, first: Versioned<State>) -> impl Stream<Item = Result<pb::OrderEvent, Status>> {
+    fn events(
+        self,
+        call: Call,
+        order: OrderId,
+        first: Versioned<State>,
+    ) -> impl Stream<Item = Result<pb::OrderEvent, Status>> {
         let next = Some((self, call, order, 0, Some(first)));
         stream::try_unfold(next, |state| async move {
             let Some((orders, call, order, seen, ready)) = state else {
-                return Ok(None);
+                return Ok::<_, Status>(None);
             };
             let polled = match ready {
                 Some(first) => first,
-                None => orders.poll(&call, &order, seen).await.map_err(|fault| fault.status(Some(&call)))?,
+                None => orders
+                    .poll(&call, &order, seen)
+                    .await
+                    .map_err(|fault| fault.status(Some(&call)))?,
             };
             let at_rest = polled.state.is_at_rest();
             let seen = polled.events.last().map_or(seen, |event| event.version);
@@ -193,7 +199,7 @@ impl Orders {
             match self.edge.cluster.read::<Order>(order, options, &within).await {
                 Ok(polled) if !polled.events.is_empty() || polled.state.is_at_rest() => return Ok(polled),
                 Ok(_) => {}
-                Err(error) if error.is_retryable() => pause_after(&error, within.timeout).await,
+                Err(error) if error.is_retryable() => wait::pause_after(&error, within.timeout).await,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -210,42 +216,9 @@ impl Orders {
         })
     }
 
-    /// Waits at most `longest` until the order, after `version`, is as it should be; then gives it as it was last seen.
-    /// `None` where it could not be seen at all in that time.
-    async fn wait(
-        &self,
-        call: &Call,
-        longest: Duration,
-        order: &OrderId,
-        mut version: u64,
-        is_there: impl Fn(&State) -> bool,
-    ) -> Result<Option<Versioned<State>>, Fault> {
-        let until = std::time::Instant::now() + longest;
-        let mut last = None;
-        loop {
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            if left.is_zero() {
-                return Ok(last);
-            }
-            let options = ReadOptions {
-                newer_than: Some(version),
-                events_after: None,
-            };
-            match self.edge.cluster.read::<Order>(order, options, &call.request_within(left)).await {
-                Ok(seen) if is_there(&seen.state) => return Ok(Some(seen)),
-                Ok(seen) => {
-                    version = seen.version;
-                    last = Some(seen);
-                }
-                Err(error) if error.is_retryable() => pause_after(&error, left).await,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
     /// The lines with their prices: those that were given, or the product's at this moment.
     async fn price(&self, call: &Call, lines: Vec<WantedLine>) -> Result<Vec<Line>, Fault> {
-        let unpriced: std::collections::BTreeSet<Sku> = (lines.iter())
+        let unpriced: BTreeSet<Sku> = (lines.iter())
             .filter(|line| line.unit_price.is_none())
             .map(|line| line.sku.clone())
             .collect();
@@ -264,13 +237,12 @@ impl Orders {
     }
 
     async fn price_of(&self, call: &Call, sku: Sku) -> Result<(Sku, Money), Fault> {
-        let read = self.edge.cluster.read::<Product>(&sku, ReadOptions::default(), &call.request());
-        let product = read.await?.state;
+        let product = self.edge.read::<Product>(call, &sku).await?.state;
         if product.exists() {
             return Ok((sku, product.price));
         }
         Err(Fault::Refused {
-            reason: "UNKNOWN_PRODUCT",
+            reason: "UNKNOWN_PRODUCT".into(),
             subject: format!("{}/{sku}", Product::KIND),
             message: format!("there is no product {sku}; put it first, or give the line a unit_price"),
         })
@@ -317,7 +289,7 @@ impl Placed {
 }
 
 /// An id that follows from the request id, so that a repetition means the same thing.
-fn derived_id<T>(
+pub(super) fn derived_id<T>(
     field: &str,
     call: &Call,
     new: impl FnOnce(String) -> Result<T, actors::IdError>,
@@ -326,13 +298,4 @@ fn derived_id<T>(
         let reason = format!("must be given, because none can be derived from {REQUEST_ID_KEY}, which {error}");
         Fault::invalid(field, reason)
     })
-}
-
-/// Waits as long as the engine asks for, within what is left.
-async fn pause_after(error: &Error, left: Duration) {
-    let pause = match error {
-        Error::Overloaded { retry_after, .. } | Error::Unavailable { retry_after, .. } => *retry_after,
-        _ => Duration::ZERO,
-    };
-    tokio::time::sleep(pause.max(Duration::from_millis(READ_RETRY_MIN_MS)).min(left)).await;
 }

@@ -4,7 +4,7 @@ use actors::{
     OrderId,
     payment::{Payment, Status as PaymentStatus},
 };
-use cluster::{Entity as _, ReadOptions};
+use cluster::Entity as _;
 use proto::payment::v1 as pb;
 use tonic::{Response, Status};
 
@@ -39,8 +39,7 @@ impl Payments {
 
     async fn get(&self, call: &Call, request: pb::GetPaymentRequest) -> Result<pb::Payment, Fault> {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
-        let read = self.edge.cluster.read::<Payment>(&order, ReadOptions::default(), &call.request());
-        let payment = read.await?;
+        let payment = self.edge.read::<Payment>(call, &order).await?;
         if payment.state.status == PaymentStatus::New {
             return Err(Fault::NotFound {
                 kind: Payment::KIND,

@@ -4,7 +4,7 @@ use actors::{
     Sku,
     product::{Command, NAME_LEN_MAX, Product},
 };
-use cluster::{Entity as _, ReadOptions};
+use cluster::Entity as _;
 use proto::catalog::v1 as pb;
 use tonic::{Response, Status};
 
@@ -69,8 +69,7 @@ impl Products {
 
     async fn get(&self, call: &Call, request: pb::GetProductRequest) -> Result<pb::Product, Fault> {
         let sku = convert::id("sku", request.sku, Sku::new)?;
-        let read = self.edge.cluster.read::<Product>(&sku, ReadOptions::default(), &call.request());
-        let product = read.await?.state;
+        let product = self.edge.read::<Product>(call, &sku).await?.state;
         if !product.exists() {
             return Err(Fault::NotFound {
                 kind: Product::KIND,

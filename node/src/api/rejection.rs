@@ -2,7 +2,7 @@
 //!
 //! Each reason is a word in capitals that programs may rely on; the domain's own sentence goes with it for people.
 
-use actors::{customer, order, product, returns, stock};
+use actors::{order, product, returns, stock};
 use cluster::{AskError, Entity};
 
 use super::status::Fault;
@@ -46,8 +46,7 @@ pub(super) fn of_stock(error: AskError<stock::Rejection>, sku: &str) -> Fault {
     use stock::Rejection as R;
 
     refused::<stock::StockItem>(error, sku, |rejection| match rejection {
-        R::ZeroQuantity => Kind::Field("quantity"),
-        R::QuantityTooLarge { .. } => Kind::Field("quantity"),
+        R::ZeroQuantity | R::QuantityTooLarge { .. } => Kind::Field("quantity"),
         R::ReasonTooLong { .. } => Kind::Field("reason"),
         R::OutOfStock { .. } => Kind::Reason("OUT_OF_STOCK"),
         R::AlreadyReserved { .. } => Kind::Reason("ALREADY_RESERVED"),
@@ -55,6 +54,29 @@ pub(super) fn of_stock(error: AskError<stock::Rejection>, sku: &str) -> Fault {
         R::UnknownReservation => Kind::Reason("UNKNOWN_RESERVATION"),
         R::NotSold { .. } => Kind::Reason("NOT_SOLD"),
     })
+}
+
+/// A start of a return that was not accepted.
+pub(super) fn of_return(error: AskError<returns::Rejection>, id: &str) -> Fault {
+    use returns::Rejection as R;
+
+    refused::<returns::Return>(error, id, |rejection| match rejection {
+        R::InvalidId { .. } => Kind::Field("return_id"),
+        R::EmptyReturn | R::TooManyLines { .. } | R::ZeroQuantity { .. } | R::QuantityTooLarge { .. } => {
+            Kind::Field("lines")
+        }
+        R::AlreadyStarted => Kind::Reason("ALREADY_STARTED"),
+    })
+}
+
+/// A saga that was accepted and then refused: its reason is a word that machines know, a colon, and the detail.
+pub(super) fn of_saga(subject: String, reason: &str) -> Fault {
+    let (word, detail) = reason.split_once(':').unwrap_or((reason, reason));
+    Fault::Refused {
+        reason: word.trim().to_ascii_uppercase().into(),
+        subject,
+        message: detail.trim().to_owned(),
+    }
 }
 
 enum Kind {
@@ -81,7 +103,7 @@ where
             id: id.to_owned(),
         },
         Kind::Reason(reason) => Fault::Refused {
-            reason,
+            reason: reason.into(),
             subject: format!("{}/{id}", E::KIND),
             message: rejection.to_string(),
         },

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Cluster, Request, RequestId, SpanRecord, TraceContext};
+use cluster::{Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, TraceContext, Versioned};
 use tonic::{
     Response, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -56,9 +56,23 @@ impl Edge {
         let (metadata, _, content) = request.into_parts();
         let given = text(&metadata, REQUEST_ID_KEY).map_err(|fault| fault.status(None))?;
         let call = self
-            .call(name, given, text(&metadata, "traceparent").ok().flatten(), timeout(&metadata))
+            .call(
+                name,
+                given,
+                text(&metadata, "traceparent").ok().flatten(),
+                timeout(&metadata),
+            )
             .map_err(|fault| fault.status(None))?;
         Ok((call, content))
+    }
+
+    /// A linearizable read of an entity as it stands.
+    pub(super) async fn read<E: Entity>(&self, call: &Call, id: &str) -> Result<Versioned<E::State>, Fault> {
+        let read = self
+            .cluster
+            .read::<E>(id, ReadOptions::default(), &call.request())
+            .await;
+        read.map_err(Fault::from)
     }
 
     /// A call with these properties; a request id is drawn where none is given.
@@ -164,7 +178,11 @@ impl Call {
 
     /// Ends the call's span.
     pub(crate) fn finish(&self, fault: Option<&Fault>) {
-        let span = self.span.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let span = self
+            .span
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let (Some(span), Some(spans)) = (span, self.telemetry.spans()) {
             spans.record(span.finish(fault.map(ToString::to_string)));
         }
@@ -185,7 +203,11 @@ impl Call {
 fn text<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<Option<&'a str>, Fault> {
     metadata
         .get(key)
-        .map(|value| value.to_str().map_err(|_| Fault::invalid(key, "is not plain ASCII text")))
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| Fault::invalid(key, "is not plain ASCII text"))
+        })
         .transpose()
 }
 

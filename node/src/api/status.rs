@@ -15,7 +15,7 @@
 //! Standard clients repeat UNAVAILABLE by themselves. That is safe exactly when the repetition carries the same
 //! request id, which is why an unknown outcome without one is ABORTED: that is left to the caller.
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt::Display, time::Duration};
 
 use cluster::Error;
 use proto::gateway::v1 as gateway;
@@ -52,7 +52,7 @@ pub(crate) enum Fault {
     #[error("{message}")]
     Refused {
         /// The reason for programs, in capitals.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// What it is about, for example `product/85123A`.
         subject: String,
         /// The reason for people.
@@ -116,8 +116,12 @@ impl Fault {
                 subject,
                 message,
             } => {
-                details.add_precondition_failure_violation(*reason, subject, message);
-                details.set_error_info(*reason, DOMAIN, HashMap::from([("subject".to_owned(), subject.clone())]));
+                details.add_precondition_failure_violation(reason.as_ref(), subject, message);
+                details.set_error_info(
+                    reason.as_ref(),
+                    DOMAIN,
+                    HashMap::from([("subject".to_owned(), subject.clone())]),
+                );
             }
             Self::Engine(Error::Unknown { .. } | Error::TimedOut { .. }) => {
                 let id = call.map(|call| (REQUEST_ID_KEY.to_owned(), call.id().to_string()));
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn a_refusal_carries_its_reason() {
         let fault = Fault::Refused {
-            reason: "UNKNOWN_PRODUCT",
+            reason: "UNKNOWN_PRODUCT".into(),
             subject: "product/1".to_owned(),
             message: "there is no product 1".to_owned(),
         };
@@ -173,7 +177,10 @@ mod tests {
         assert_eq!(status.code(), Code::FailedPrecondition);
         let details = status.get_error_details();
         assert_eq!(details.error_info().expect("info").reason, "UNKNOWN_PRODUCT");
-        assert_eq!(details.precondition_failure().expect("failure").violations[0].subject, "product/1");
+        assert_eq!(
+            details.precondition_failure().expect("failure").violations[0].subject,
+            "product/1"
+        );
     }
 
     #[test]

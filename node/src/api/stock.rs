@@ -4,7 +4,7 @@ use actors::{
     REASON_LEN_MAX, Sku,
     stock::{Command, StockItem},
 };
-use cluster::{Entity as _, ReadOptions};
+use cluster::Entity as _;
 use proto::catalog::v1 as pb;
 use tonic::{Response, Status};
 
@@ -72,8 +72,7 @@ impl Stock {
     /// A stock item as it stands.
     pub(super) async fn get(&self, call: &Call, request: pb::GetStockRequest) -> Result<pb::StockItem, Fault> {
         let sku = convert::id("sku", request.sku, Sku::new)?;
-        let read = self.edge.cluster.read::<StockItem>(&sku, ReadOptions::default(), &call.request());
-        let item = read.await?;
+        let item = self.edge.read::<StockItem>(call, &sku).await?;
         if item.version == 0 {
             return Err(Fault::NotFound {
                 kind: StockItem::KIND,

@@ -216,11 +216,23 @@ mod tests {
             }
             breaker.admit().expect("closed").succeeded();
         }
-        assert_eq!(breaker.state(), BreakerState { state: "closed", failures: 0 });
+        assert_eq!(
+            breaker.state(),
+            BreakerState {
+                state: "closed",
+                failures: 0
+            }
+        );
 
         let refused = opened().admit().err().expect("open");
         assert!(refused.retry_after <= OPEN);
-        assert_eq!(opened().state(), BreakerState { state: "open", failures: 5 });
+        assert_eq!(
+            opened().state(),
+            BreakerState {
+                state: "open",
+                failures: 5
+            }
+        );
     }
 
     #[test]
@@ -229,7 +241,10 @@ mod tests {
         std::thread::sleep(OPEN * 2);
         let admitted: Vec<_> = std::thread::scope(|scope| {
             let callers: Vec<_> = (0..16).map(|_| scope.spawn(|| breaker.admit())).collect();
-            callers.into_iter().map(|caller| caller.join().expect("no panic")).collect()
+            callers
+                .into_iter()
+                .map(|caller| caller.join().expect("no panic"))
+                .collect()
         });
         assert_eq!(admitted.iter().filter(|permit| permit.is_ok()).count(), 1);
         assert_eq!(breaker.state().state, "half-open");
@@ -237,7 +252,13 @@ mod tests {
         for permit in admitted.into_iter().flatten() {
             permit.succeeded();
         }
-        assert_eq!(breaker.state(), BreakerState { state: "closed", failures: 0 });
+        assert_eq!(
+            breaker.state(),
+            BreakerState {
+                state: "closed",
+                failures: 0
+            }
+        );
         let (one, other) = (breaker.admit(), breaker.admit());
         assert!(one.is_ok() && other.is_ok());
     }

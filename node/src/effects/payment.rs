@@ -5,17 +5,12 @@
 //! Only an authorisation is ever given up, and only by [`WhenDown::Refuse`]: money that was taken, or is still to be
 //! taken or given back for a confirmed order, has to move however long it takes.
 
-use std::{
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actors::payment::provider::{Answer, Request};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
-use cluster::{
-    CallError, Service, ServiceCall,
-    service::BreakerState,
-};
+use cluster::{CallError, Service, ServiceCall, service::BreakerState};
 use futures::{FutureExt as _, future::BoxFuture};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
@@ -137,7 +132,10 @@ impl PaymentProvider {
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
-        let body = response.bytes().await.map_err(|error| Miss::own(&network_reason(&error)))?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| Miss::own(&network_reason(&error)))?;
         if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
             return Err(Miss {
                 reason: said(status, &body),
@@ -160,8 +158,7 @@ impl PaymentProvider {
     /// When to call again, or that it is given up.
     fn after_miss(&self, call: &ServiceCall, request: &Request, miss: Miss) -> CallError {
         let pause = miss.after.unwrap_or_else(|| self.backoff(call.attempt));
-        let may_be_given_up =
-            matches!(request, Request::Authorise { .. }) && self.policy.when_down == WhenDown::Refuse;
+        let may_be_given_up = matches!(request, Request::Authorise { .. }) && self.policy.when_down == WhenDown::Refuse;
         if !may_be_given_up {
             return CallError::Later {
                 after: pause,

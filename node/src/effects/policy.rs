@@ -108,7 +108,10 @@ impl Policy {
         match reqwest::Url::parse(&self.url) {
             Err(error) => return Some(("url", format!("is no URL: {error}"))),
             Ok(url) if url.scheme() != "http" => {
-                return Some(("url", format!("has the scheme {}; only http is supported", url.scheme())));
+                return Some((
+                    "url",
+                    format!("has the scheme {}; only http is supported", url.scheme()),
+                ));
             }
             Ok(_) => {}
         }

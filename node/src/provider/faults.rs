@@ -59,7 +59,9 @@ impl Faults {
         }
         if let Some(latency_ms) = control.latency_ms {
             if latency_ms > LATENCY_MS_MAX {
-                return Err(format!("latency_ms is {latency_ms}; at most {LATENCY_MS_MAX} are allowed"));
+                return Err(format!(
+                    "latency_ms is {latency_ms}; at most {LATENCY_MS_MAX} are allowed"
+                ));
             }
             changed.latency_ms = latency_ms;
         }

@@ -63,7 +63,12 @@ async fn take(
         tokio::time::sleep(delay).await;
     }
     match fate {
-        Fate::Hung => return Err(Failed(StatusCode::GATEWAY_TIMEOUT, "no answer from the bank".to_owned())),
+        Fate::Hung => {
+            return Err(Failed(
+                StatusCode::GATEWAY_TIMEOUT,
+                "no answer from the bank".to_owned(),
+            ));
+        }
         Fate::Lost => return Err(unavailable()),
         Fate::Answered | Fate::AnswerLost => {}
     }
@@ -125,7 +130,10 @@ fn unreadable(rejection: JsonRejection) -> Failed {
 }
 
 fn unavailable() -> Failed {
-    Failed(StatusCode::SERVICE_UNAVAILABLE, "the provider is out of order".to_owned())
+    Failed(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the provider is out of order".to_owned(),
+    )
 }
 
 impl From<Untaken> for Failed {
@@ -142,7 +150,10 @@ impl From<Untaken> for Failed {
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         tracing::error!(%error, "the data file cannot be written");
-        Self(StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written".to_owned())
+        Self(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the ledger cannot be written".to_owned(),
+        )
     }
 }
 

@@ -178,7 +178,10 @@ impl Ledger {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.orders.range::<str, _>((from, Bound::Unbounded));
         let orders: Vec<_> = rest.by_ref().take(limit).map(|(_, paid)| paid.sums.clone()).collect();
-        let next_after = rest.next().and_then(|_| orders.last()).map(|last| last.order_id.clone());
+        let next_after = rest
+            .next()
+            .and_then(|_| orders.last())
+            .map(|last| last.order_id.clone());
         LedgerPage { orders, next_after }
     }
 
@@ -194,14 +197,16 @@ impl Ledger {
                 check_text("card", card)?;
                 check_amount(*amount_minor)?;
                 self.check_room(order)?;
-                Ok(match self.decline(order, *amount_minor, *currency, card, decline_over_minor) {
-                    Some(reason) => Answer::Declined {
-                        reason: reason.to_owned(),
+                Ok(
+                    match self.decline(order, *amount_minor, *currency, card, decline_over_minor) {
+                        Some(reason) => Answer::Declined {
+                            reason: reason.to_owned(),
+                        },
+                        None => Answer::Authorised {
+                            authorisation: format!("auth-{}", self.authorisations.len() + 1),
+                        },
                     },
-                    None => Answer::Authorised {
-                        authorisation: format!("auth-{}", self.authorisations.len() + 1),
-                    },
-                })
+                )
             }
             Request::Capture {
                 authorisation,
@@ -456,7 +461,10 @@ mod tests {
         assert_eq!(take(&mut ledger, "f", refund(&granted, 300)), Ok(Answer::Refunded));
         assert!(is_refused(&take(&mut ledger, "g", refund(&granted, 1))));
         assert!(is_refused(&take(&mut ledger, "h", capture("auth-99", 1))));
-        assert!(matches!(take(&mut ledger, "i", capture(&granted, -1)), Err(Untaken::Malformed(_))));
+        assert!(matches!(
+            take(&mut ledger, "i", capture(&granted, -1)),
+            Err(Untaken::Malformed(_))
+        ));
     }
 
     #[test]
@@ -477,16 +485,26 @@ mod tests {
     #[test]
     fn declines_come_by_card_and_by_amount() {
         let mut ledger = Ledger::default();
-        let mut reason = |key: &str, card: &str, amount_minor| {
-            match take(&mut ledger, key, on_card(key, amount_minor, card)).expect("taken") {
+        let mut reason =
+            |key: &str, card: &str, amount_minor| match take(&mut ledger, key, on_card(key, amount_minor, card))
+                .expect("taken")
+            {
                 Answer::Declined { reason } => Some(reason),
                 _ => None,
-            }
-        };
+            };
         assert_eq!(reason("1", "4000000000000002", 1).as_deref(), Some("card declined"));
-        assert_eq!(reason("2", "4000000000009995", 1).as_deref(), Some("insufficient funds"));
-        assert_eq!(reason("3", "4242424242424242", 100_001).as_deref(), Some("over the card's limit"));
-        assert_eq!(reason("4", "4242424242424242", 16_666).as_deref(), Some("card declined"));
+        assert_eq!(
+            reason("2", "4000000000009995", 1).as_deref(),
+            Some("insufficient funds")
+        );
+        assert_eq!(
+            reason("3", "4242424242424242", 100_001).as_deref(),
+            Some("over the card's limit")
+        );
+        assert_eq!(
+            reason("4", "4242424242424242", 16_666).as_deref(),
+            Some("card declined")
+        );
         assert_eq!(reason("5", "4242424242424242", 100_000), None);
     }
 

@@ -5,11 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use cluster::{
-    SpanRecord, SpanSink, TraceContext,
-    config::NodeId,
-    trace::Attribute,
-};
+use cluster::{SpanRecord, SpanSink, TraceContext, config::NodeId, trace::Attribute};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
     trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
@@ -94,7 +90,11 @@ fn resource(node: NodeId) -> Resource {
 
 fn span_data(span: SpanRecord, instrumentation_scope: InstrumentationScope) -> SpanData {
     let mut links = SpanLinks::default();
-    links.links = span.links.iter().map(|link| Link::with_context(context(link))).collect();
+    links.links = span
+        .links
+        .iter()
+        .map(|link| Link::with_context(context(link)))
+        .collect();
     SpanData {
         span_context: context(&span.trace),
         parent_span_id: SpanId::from(span.parent_span_id),
@@ -186,7 +186,9 @@ mod tests {
         bridge.record(edge.finish(None));
         bridge.record(unsampled.finish(None));
         let stopping = Arc::clone(&bridge);
-        tokio::task::spawn_blocking(move || stopping.stop()).await.expect("no panic");
+        tokio::task::spawn_blocking(move || stopping.stop())
+            .await
+            .expect("no panic");
 
         let request = requests.recv().await.expect("an export");
         let resource = request.resource_spans[0].resource.clone().expect("a resource");

@@ -22,7 +22,9 @@ pub enum LogFormat {
 /// Installs the log for this process. Does nothing where one is installed already.
 pub(crate) fn install(format: LogFormat) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     // An error means that a log is there already, as in tests that start several nodes in one process.
     let _ = match format {
         LogFormat::Human => lines.with_ansi(false).try_init(),

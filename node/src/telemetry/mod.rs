@@ -52,7 +52,10 @@ impl Telemetry {
         let parent = traceparent.and_then(TraceContext::parse);
         match (&self.export, parent) {
             (Some((_, sampler)), parent) => sampler.decide(parent),
-            (None, Some(parent)) => TraceContext { sampled: false, ..parent },
+            (None, Some(parent)) => TraceContext {
+                sampled: false,
+                ..parent
+            },
             (None, None) => TraceContext::random(false),
         }
     }

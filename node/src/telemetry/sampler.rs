@@ -66,7 +66,11 @@ mod tests {
         let refused = TraceContext::random(false);
         assert_eq!(Sampler::named("", None).decide(Some(refused)), refused);
         assert!(Sampler::named("always_on", None).decide(Some(refused)).sampled);
-        assert!(!Sampler::named("always_off", None).decide(Some(TraceContext::random(true))).sampled);
+        assert!(
+            !Sampler::named("always_off", None)
+                .decide(Some(TraceContext::random(true)))
+                .sampled
+        );
     }
 
     #[test]

@@ -106,20 +106,29 @@ async fn a_payment_goes_its_way_and_a_repetition_takes_effect_once() {
     let Answer::Authorised { authorisation } = first.clone() else {
         panic!("not authorised: {first:?}");
     };
-    assert_eq!(answer(&service, call("payment/é 1#0", &authorise("é 1", 765))).await, first);
+    assert_eq!(
+        answer(&service, call("payment/é 1#0", &authorise("é 1", 765))).await,
+        first
+    );
     let capture = Request::Capture {
         authorisation,
         amount_minor: 765,
         currency: Currency::GBP,
     };
     for _ in 0..3 {
-        assert_eq!(answer(&service, call("payment/é 1#1", &capture)).await, Answer::Captured);
+        assert_eq!(
+            answer(&service, call("payment/é 1#1", &capture)).await,
+            Answer::Captured
+        );
     }
     assert!(matches!(
         answer(&service, call("2", &authorise("2", 100_001))).await,
         Answer::Declined { .. }
     ));
-    assert!(matches!(answer(&service, call("3", &self::capture())).await, Answer::Refused { .. }));
+    assert!(matches!(
+        answer(&service, call("3", &self::capture())).await,
+        Answer::Refused { .. }
+    ));
     let ledger = client::ledger(&url).await.expect("a ledger");
     assert_eq!((ledger[0].captures, ledger[0].captured_minor), (1, 765));
 }
@@ -163,7 +172,11 @@ async fn lost_answers_charge_nobody_twice() {
     }
     let ledger = client::ledger(&url).await.expect("a ledger");
     assert_eq!(ledger.len(), 50);
-    assert!(ledger.iter().all(|order| (order.authorisations, order.captures) == (1, 1)));
+    assert!(
+        ledger
+            .iter()
+            .all(|order| (order.authorisations, order.captures) == (1, 1))
+    );
 }
 
 #[tokio::test]
@@ -177,7 +190,10 @@ async fn five_failures_open_the_breaker_and_then_nothing_touches_the_network() {
     assert_eq!(service.breaker().state, "open");
     let (after, reason) = later(&service, call("20", &capture())).await;
     assert!(reason.contains("breaker"));
-    assert!((Duration::from_secs(50)..=Duration::from_secs(60)).contains(&after), "{after:?}");
+    assert!(
+        (Duration::from_secs(50)..=Duration::from_secs(60)).contains(&after),
+        "{after:?}"
+    );
 }
 
 #[tokio::test]
@@ -253,7 +269,10 @@ async fn a_provider_that_says_nothing_is_left_after_the_time_out() {
     assert_eq!(service.breaker().failures, 1);
     drop(listener);
     let (_, reason) = later(&service, call("1", &capture())).await;
-    assert!(reason.contains("cannot connect") || reason.contains("broke"), "{reason}");
+    assert!(
+        reason.contains("cannot connect") || reason.contains("broke"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

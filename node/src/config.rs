@@ -46,19 +46,9 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// It is no TOML, or not of the right form.
-    #[error("the config file {path} is wrong: {message}")]
-    Form {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        message: String,
-        /// Its text.
-        #[source_code]
-        text: NamedSource<String>,
-        /// Where.
-        #[label("here")]
-        at: Option<SourceSpan>,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Form(Box<WrongForm>),
     /// A value cannot be.
     #[error("the config file {path} is wrong: `{key}` {reason}")]
     Value {
@@ -69,6 +59,18 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// A config file that is no TOML, or not of the right form.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("the config file {path} is wrong: {message}")]
+pub struct WrongForm {
+    path: String,
+    message: String,
+    #[source_code]
+    text: NamedSource<String>,
+    #[label("here")]
+    at: Option<SourceSpan>,
 }
 
 impl NodeFile {
@@ -84,11 +86,13 @@ impl NodeFile {
 
     /// Reads and checks a file's text.
     pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let file: Self = toml::from_str(text).map_err(|error| ConfigError::Form {
-            path: path.to_owned(),
-            message: error.message().to_owned(),
-            text: NamedSource::new(path, text.to_owned()),
-            at: error.span().map(SourceSpan::from),
+        let file: Self = toml::from_str(text).map_err(|error| {
+            ConfigError::Form(Box::new(WrongForm {
+                path: path.to_owned(),
+                message: error.message().to_owned(),
+                text: NamedSource::new(path, text.to_owned()),
+                at: error.span().map(SourceSpan::from),
+            }))
         })?;
         match file.fault() {
             None => Ok(file),
@@ -192,7 +196,7 @@ mod tests {
             error.to_string().contains("node.toml") && error.to_string().contains("`urk`"),
             "{error}"
         );
-        assert!(matches!(error, ConfigError::Form { at: Some(_), .. }));
+        assert!(matches!(error, ConfigError::Form(form) if form.at.is_some()));
         assert!(fault_of("").contains("cluster"));
     }
 

@@ -141,13 +141,11 @@ impl Orders {
             .map_err(|error| rejection::of_order(error, &order))?;
         let longest = call.time_left().min(Duration::from_millis(CANCEL_WAIT_MS));
         // The cancellation is durable; where it cannot be seen in time, the order is read once more as it stands.
-        match wait::until::<Order>(&self.edge, call, longest, &order, 0, State::is_at_rest).await? {
-            Some(seen) => Ok(convert::order(&order, seen.version, &seen.state)),
-            None => {
-                let order_id = order.to_string();
-                self.get(call, pb::GetOrderRequest { order_id }).await
-            }
-        }
+        let seen = match wait::until::<Order>(&self.edge, call, longest, &order, 0, State::is_at_rest).await? {
+            Some(seen) => seen,
+            None => self.read(call, &order, ReadOptions::default()).await?,
+        };
+        Ok(convert::order(&order, seen.version, &seen.state))
     }
 
     async fn watch(&self, call: &Call, request: pb::WatchOrderRequest) -> Result<(OrderId, Versioned<State>), Fault> {

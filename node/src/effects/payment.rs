@@ -5,7 +5,10 @@
 //! Only an authorisation is ever given up, and only by [`WhenDown::Refuse`]: money that was taken, or is still to be
 //! taken or given back for a confirmed order, has to move however long it takes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use actors::payment::provider::{Answer, Request};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -227,7 +230,9 @@ fn header_safe(id: &str) -> String {
     let mut safe = String::with_capacity(id.len());
     for byte in id.bytes() {
         match byte {
-            b'%' | 0..=b' ' | 0x7f.. => safe.push_str(&format!("%{byte:02X}")),
+            b'%' | 0..=b' ' | 0x7f.. => {
+                write!(safe, "%{byte:02X}").expect("a string takes every text");
+            }
             _ => safe.push(char::from(byte)),
         }
     }

@@ -78,7 +78,7 @@ async fn take(
         .ok_or_else(|| malformed("the Idempotency-Key header is missing"))?
         .to_str()
         .map_err(|_| malformed("the Idempotency-Key is not plain ASCII text"))?;
-    let Json(request) = body.map_err(unreadable)?;
+    let Json(request) = body.map_err(|rejection| unreadable(&rejection))?;
     if uri.path() != wire::path_of(&request) {
         return Err(malformed("the operation is not the one of this path"));
     }
@@ -111,7 +111,7 @@ async fn show_control(provider: Shared) -> Json<Control> {
 }
 
 async fn change_control(provider: Shared, body: Body<Control>) -> Result<Json<Control>, Failed> {
-    let Json(control) = body.map_err(unreadable)?;
+    let Json(control) = body.map_err(|rejection| unreadable(&rejection))?;
     let mut faults = provider.faults.lock();
     faults
         .change(&control)
@@ -121,7 +121,7 @@ async fn change_control(provider: Shared, body: Body<Control>) -> Result<Json<Co
 }
 
 /// Axum's 422 for JSON of the wrong form would read as a reused key.
-fn unreadable(rejection: JsonRejection) -> Failed {
+fn unreadable(rejection: &JsonRejection) -> Failed {
     let status = match rejection.status() {
         StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         other => other,

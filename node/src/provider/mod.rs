@@ -99,3 +99,6 @@ pub(crate) async fn serve(
         () = stop => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

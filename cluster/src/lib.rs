@@ -5,7 +5,10 @@ mod codec;
 pub mod config;
 pub mod entity;
 pub mod error;
+mod journal;
+mod replication;
 pub mod service;
+mod store;
 pub mod trace;
 
 pub use cluster::{Cluster, ReadOptions, Request, StartError, Versioned};

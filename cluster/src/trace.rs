@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The trace and the span that caused something. All zero where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct TraceContext {
     /// The trace.
     pub trace_id: u128,
@@ -18,6 +19,30 @@ pub struct TraceContext {
     pub span_id: u64,
     /// Whether the trace is recorded.
     pub sampled: bool,
+}
+
+/// The stored form: the trace id in two halves, because MessagePack has no integer of 128 bits.
+type Stored = (u64, u64, u64, bool);
+
+impl From<Stored> for TraceContext {
+    fn from((high, low, span_id, sampled): Stored) -> Self {
+        Self {
+            trace_id: u128::from(high) << 64 | u128::from(low),
+            span_id,
+            sampled,
+        }
+    }
+}
+
+impl From<TraceContext> for Stored {
+    fn from(context: TraceContext) -> Self {
+        (
+            (context.trace_id >> 64) as u64,
+            context.trace_id as u64,
+            context.span_id,
+            context.sampled,
+        )
+    }
 }
 
 impl TraceContext {

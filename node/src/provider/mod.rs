@@ -87,7 +87,7 @@ pub(crate) async fn serve(
         })?,
     };
     let faults = Faults::new(options.latency_ms, options.decline_over_minor);
-    tracing::info!(address = ?listener.local_addr(), "payment provider listens");
+    tracing::info!(address = %options.listen, "payment provider listens");
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY on a connection");

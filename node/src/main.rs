@@ -1,2 +1,5 @@
 //! The `playhouse` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    node::run()
+}

@@ -198,8 +198,12 @@ fn named(value: &Value) -> String {
     match value {
         Value::String(name) => name.clone(),
         Value::Object(map) if map.len() == 1 => {
-            let (name, value) = map.iter().next().expect("the map has one entry");
-            format!("{name} {value}")
+            let (name, content) = map.iter().next().expect("the map has one entry");
+            // A field's name, unlike a variant's, is in lower case.
+            match name.starts_with(char::is_uppercase) {
+                true => format!("{name} {content}"),
+                false => value.to_string(),
+            }
         }
         other => other.to_string(),
     }

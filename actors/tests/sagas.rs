@@ -161,12 +161,17 @@ fn with_a_fault_at_each_step(name: &str, scenario: fn(&mut World), fault: Fault,
             let mut world = World::new(seed, Some((at, fault)));
             scenario(&mut world);
             let Some(hit) = world.hit.clone() else { break };
+            // That a confirmation is given up means that it was not taken: there is no way back from one that was.
+            if fault == Fault::FailUnheard && hit.ends_with(" Confirm") {
+                continue;
+            }
             world
                 .trace
                 .insert(0, format!("{name}, seed {seed}, {fault:?} at {at}: {hit}"));
             invariants::check(&world);
             let problems = invariants::problems(&world);
-            let may_be_seen = fault == Fault::Fail && !REFUSABLE.iter().any(|word| hit.contains(word));
+            let fails = matches!(fault, Fault::Fail | Fault::FailUnheard);
+            let may_be_seen = fails && !REFUSABLE.iter().any(|word| hit.contains(word));
             if !problems.is_empty() && !may_be_seen {
                 world.fail(&problems);
             }
@@ -198,7 +203,7 @@ fn every_saga_ends_well_with_a_repeat_of_each_step() {
 #[test]
 fn a_failure_beyond_the_point_of_no_return_is_seen() {
     let mut seen = 0;
-    for at in 0..40 {
+    for at in 0..60 {
         let mut world = World::new(1, Some((at, Fault::Fail)));
         cancelled_at_rest(&mut world);
         let hit = world.hit.clone().unwrap_or_default();

@@ -26,11 +26,14 @@ pub(crate) use provider::Provider;
 /// More steps than any scenario takes: a saga that goes round in circles ends here.
 const STEPS_MAX: usize = 200_000;
 
-/// What is done to one of the effects that somebody waits for, counted in the order in which they are carried out.
+/// What is done to one of the effects, counted in the order in which they are carried out. Only one that somebody waits
+/// for can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The command is not taken, and its sender is told that it was given up.
     Fail,
+    /// The command is taken, and its sender is told that it was given up.
+    FailUnheard,
     /// The command arrives a second time; its sender hears of the first.
     RepeatCommand,
     /// The outcome arrives a second time, at any later moment.
@@ -46,8 +49,8 @@ pub(crate) struct World {
     fault: Option<(usize, Fault)>,
     /// Every outcome arrives a second time with this probability.
     pub(crate) repeat_outcomes: f64,
-    /// The effects that somebody waits for, so far.
-    pub(crate) asks: usize,
+    /// The effects carried out so far.
+    effects: usize,
     /// What the fault was done to.
     pub(crate) hit: Option<String>,
     /// What happened, for the message of a failed test.
@@ -154,7 +157,7 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             fault,
             repeat_outcomes: 0.0,
-            asks: 0,
+            effects: 0,
             hit: None,
             trace: Vec::new(),
         }
@@ -224,11 +227,8 @@ impl World {
     }
 
     fn carry_out(&mut self, id: usize, from: Option<EntityKey>, request: &EffectRequest, token: Option<Token>) {
-        let fault = match (&token, self.fault) {
-            (Some(_), Some((at, fault))) if at == self.asks => Some(fault),
-            _ => None,
-        };
-        self.asks += usize::from(token.is_some());
+        let fault = self.fault.filter(|(at, _)| *at == self.effects).map(|(_, fault)| fault);
+        self.effects += 1;
         if fault.is_some() {
             self.hit = Some(self.describe(request));
             self.trace.push(format!("fault {fault:?}"));
@@ -238,6 +238,10 @@ impl World {
                 self.trace.push(format!("call {}", String::from_utf8_lossy(request)));
                 match fault {
                     Some(Fault::Fail) if is_given_up(request) => Outcome::Failed("provider down".to_owned()),
+                    Some(Fault::FailUnheard) if is_given_up(request) => {
+                        self.provider.call(id, request);
+                        Outcome::Failed("no answer".to_owned())
+                    }
                     Some(Fault::RepeatCommand) => {
                         self.provider.call(id, request);
                         self.provider.call(id, request)
@@ -245,14 +249,19 @@ impl World {
                     _ => self.provider.call(id, request),
                 }
             }
-            EffectRequest::Command { .. } if fault == Some(Fault::Fail) => Outcome::Failed("it panics".to_owned()),
+            EffectRequest::Command { .. } if fault == Some(Fault::Fail) && token.is_some() => {
+                Outcome::Failed("it panics".to_owned())
+            }
             EffectRequest::Command { .. } => {
                 let outcome = self.deliver_command(request);
                 // The engine knows a repeated command by its id; these know it by what it says.
                 if fault == Some(Fault::RepeatCommand) && !self.describe(request).contains(" Restock") {
                     self.deliver_command(request);
                 }
-                outcome
+                match fault {
+                    Some(Fault::FailUnheard) => Outcome::Failed("it panics".to_owned()),
+                    _ => outcome,
+                }
             }
         };
         if let (Some(to), Some(token)) = (from, token) {

@@ -131,7 +131,9 @@ fn returned_on_the_way(world: &mut World) {
     world.settle();
 }
 
-const SCENARIOS: [(&str, fn(&mut World)); 8] = [
+type Scenario = fn(&mut World);
+
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("checkout", checkout),
     ("guest_checkout_of_a_free_thing", guest_checkout_of_a_free_thing),
     ("out_of_stock", out_of_stock),
@@ -154,7 +156,7 @@ const REFUSABLE: [&str; 7] = [
 ];
 
 /// Runs a scenario with a fault at each of its steps, each in several orders of events.
-fn with_a_fault_at_each_step(name: &str, scenario: fn(&mut World), fault: Fault, seeds: u64) -> usize {
+fn with_a_fault_at_each_step(name: &str, scenario: Scenario, fault: Fault, seeds: u64) -> usize {
     let mut runs = 0;
     for seed in 0..seeds {
         for at in 0.. {
@@ -228,7 +230,7 @@ fn a_checkout_charges_and_sells() {
 #[test]
 fn each_refusal_has_its_reason() {
     for (scenario, reason) in [
-        (out_of_stock as fn(&mut World), "out_of_stock: B"),
+        (out_of_stock as Scenario, "out_of_stock: B"),
         (declined, "payment_declined: card declined"),
     ] {
         let mut world = World::new(0, None);

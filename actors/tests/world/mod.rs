@@ -230,7 +230,7 @@ impl World {
         let fault = self.fault.filter(|(at, _)| *at == self.effects).map(|(_, fault)| fault);
         self.effects += 1;
         if fault.is_some() {
-            self.hit = Some(self.describe(request));
+            self.hit = Some(Self::describe(request));
             self.trace.push(format!("fault {fault:?}"));
         }
         let outcome = match request {
@@ -255,7 +255,7 @@ impl World {
             EffectRequest::Command { .. } => {
                 let outcome = self.deliver_command(request);
                 // The engine knows a repeated command by its id; these know it by what it says.
-                if fault == Some(Fault::RepeatCommand) && !self.describe(request).contains(" Restock") {
+                if fault == Some(Fault::RepeatCommand) && !Self::describe(request).contains(" Restock") {
                     self.deliver_command(request);
                 }
                 match fault {
@@ -303,7 +303,7 @@ impl World {
         }
     }
 
-    fn describe(&self, request: &EffectRequest) -> String {
+    fn describe(request: &EffectRequest) -> String {
         match request {
             EffectRequest::Command { to, .. } => activate(to).describe(request),
             EffectRequest::Call { request, .. } => String::from_utf8_lossy(request).into_owned(),

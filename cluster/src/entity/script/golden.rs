@@ -137,9 +137,12 @@ impl<E: Entity> Run<E> {
             .is_call
             .get(&token.to_string())
             .ok_or("no earlier effect has this token")?;
-        let encode = |value: &Value| match is_call {
-            true => value.to_string().into(),
-            false => codec::encode(value),
+        let encode = |value: &Value| {
+            if *is_call {
+                value.to_string().into()
+            } else {
+                codec::encode(value)
+            }
         };
         let outcome = match word {
             "replied" => Outcome::Replied(encode(&value)),
@@ -200,9 +203,10 @@ fn named(value: &Value) -> String {
         Value::Object(map) if map.len() == 1 => {
             let (name, content) = map.iter().next().expect("the map has one entry");
             // A field's name, unlike a variant's, is in lower case.
-            match name.starts_with(char::is_uppercase) {
-                true => format!("{name} {content}"),
-                false => value.to_string(),
+            if name.starts_with(char::is_uppercase) {
+                format!("{name} {content}")
+            } else {
+                value.to_string()
             }
         }
         other => other.to_string(),
@@ -306,11 +310,8 @@ state
 
     #[test]
     fn what_is_missing_is_filled_in() {
-        let input: String = SCRIPT
-            .lines()
-            .filter(|line| !line.starts_with(' '))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let lines: Vec<_> = SCRIPT.lines().filter(|line| !line.starts_with(' ')).collect();
+        let input = lines.join("\n");
         assert_eq!(Run::<Counter>::of(&input).as_deref(), Ok(SCRIPT));
     }
 

@@ -15,33 +15,31 @@ pub(super) fn decide(state: &State, command: Command, id: &str) -> Result<Decisi
     let order = OrderId::new(id).map_err(|error| Rejection::InvalidId {
         reason: error.to_string(),
     })?;
-    let mut plan = Plan::<Checkout>::new(state);
     match command {
         Command::Start {
             customer,
             lines,
             total,
             card,
-        } => {
-            if state.stage.is_none() {
-                plan.record(Event::Started {
-                    customer,
-                    lines,
-                    total,
-                    card,
-                });
-                advance(&mut plan, &order);
-            }
+        } if state.stage.is_none() => {
+            let started = Event::Started {
+                customer,
+                lines,
+                total,
+                card,
+            };
+            Ok(take(state, started, &order))
         }
-        Command::Payment(notice) => {
-            if let Some((stage, result)) = payment_result(notice) {
+        Command::Start { .. } => Ok(Decision::reply(Reply::Noted)),
+        Command::Payment(notice) => Ok(match payment_result(notice) {
+            Some((stage, result)) => {
                 let step = Step { stage, sku: None };
-                answered(&mut plan, Token { step, undo: false }, result, &order);
+                answered(state, Token { step, undo: false }, result, &order)
             }
-        }
-        Command::StepAnswered { token, result } => answered(&mut plan, token, result, &order),
+            None => Decision::reply(Reply::Noted),
+        }),
+        Command::StepAnswered { token, result } => Ok(answered(state, token, result, &order)),
     }
-    Ok(plan.reply(Reply::Noted))
 }
 
 /// Which step a notice of the payment answers, and how.
@@ -58,14 +56,14 @@ fn payment_result(notice: Notice) -> Option<(Stage, StepResult)> {
 }
 
 /// Takes an outcome in. One that is not waited for is late or repeated, and changes nothing.
-fn answered(plan: &mut Plan<Checkout>, token: Token, result: StepResult, order: &OrderId) {
-    let state = plan.state();
+fn answered(state: &State, token: Token, result: StepResult, order: &OrderId) -> Decision<Checkout> {
+    let noted = Decision::reply(Reply::Noted);
     let Token { step, undo } = token;
     if undo != state.undoing || !state.waiting.contains(&step) {
-        return;
+        return noted;
     }
     let event = match (undo, result) {
-        (false, StepResult::Underway) => return,
+        (false, StepResult::Underway) => return noted,
         (false, StepResult::Done) => Event::StepDone { step },
         (false, StepResult::Refused { reason }) if step.stage.can_turn_back() => Event::StepRefused {
             step,
@@ -80,8 +78,19 @@ fn answered(plan: &mut Plan<Checkout>, token: Token, result: StepResult, order: 
         (true, StepResult::Done | StepResult::Underway) => Event::StepUndone { step },
         (_, StepResult::Refused { reason } | StepResult::Unclear { reason }) => Event::ProblemFound { step, reason },
     };
+    // The other steps of the stage are waited for first; an order of a thousand lines comes by here often.
+    if state.waiting.len() > 1 {
+        return noted.event(event);
+    }
+    take(state, event, order)
+}
+
+/// Records an event and goes on from there.
+fn take(state: &State, event: Event, order: &OrderId) -> Decision<Checkout> {
+    let mut plan = Plan::<Checkout>::new(state);
     plan.record(event);
-    advance(plan, order);
+    advance(&mut plan, order);
+    plan.reply(Reply::Noted)
 }
 
 /// Goes on through the table until there is something to wait for, or the end.

@@ -36,7 +36,7 @@ pub struct State {
     pub undoing: bool,
     /// The steps whose outcome it waits for.
     pub waiting: BTreeSet<Step>,
-    /// The steps that are done, or may be, and are not undone.
+    /// The steps that are done, or may be, and are not undone; none once everything is completed.
     pub done: BTreeSet<Step>,
     /// Why it turned back.
     pub reason: Option<String>,
@@ -103,7 +103,10 @@ impl State {
                     self.unpaid = Some(reason.clone());
                 }
             }
-            Event::Completed => self.end(End::Completed),
+            Event::Completed => {
+                self.done.clear();
+                self.end(End::Completed);
+            }
             Event::Undone => self.end(End::Undone),
         }
     }

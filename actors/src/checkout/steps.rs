@@ -129,15 +129,6 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn ask_stock(&self, command: &stock::Command, token: Token) -> Effect<Checkout> {
-        let sku = token
-            .step
-            .sku
-            .clone()
-            .expect("the table makes steps about stock for each product");
-        Effect::ask::<StockItem>(&sku, command, token)
-    }
-
     fn ask_payment(&self, command: &payment::Command, token: Token) -> Effect<Checkout> {
         Effect::ask::<Payment>(self.order, command, token)
     }
@@ -149,6 +140,15 @@ impl Work<'_> {
     }
 }
 
+fn ask_stock(command: &stock::Command, token: Token) -> Effect<Checkout> {
+    let sku = token
+        .step
+        .sku
+        .clone()
+        .expect("the table makes steps about stock for each product");
+    Effect::ask::<StockItem>(&sku, command, token)
+}
+
 fn refuse(work: &Work<'_>, token: Token) -> Effect<Checkout> {
     let reason = work.state.reason.clone().unwrap_or_default();
     Effect::ask::<Order>(work.order, &order::Command::Refuse { reason }, token)
@@ -157,12 +157,12 @@ fn refuse(work: &Work<'_>, token: Token) -> Effect<Checkout> {
 fn reserve(work: &Work<'_>, token: Token) -> Effect<Checkout> {
     let quantity = (token.step.sku.as_ref()).map_or(0, |sku| work.state.lines.get(sku).copied().unwrap_or(0));
     let order = work.order.clone();
-    work.ask_stock(&stock::Command::Reserve { order, quantity }, token)
+    ask_stock(&stock::Command::Reserve { order, quantity }, token)
 }
 
 fn release(work: &Work<'_>, token: Token) -> Effect<Checkout> {
     let order = work.order.clone();
-    work.ask_stock(&stock::Command::Release { order }, token)
+    ask_stock(&stock::Command::Release { order }, token)
 }
 
 fn authorise(work: &Work<'_>, token: Token) -> Effect<Checkout> {
@@ -197,7 +197,7 @@ fn confirm(work: &Work<'_>, token: Token) -> Effect<Checkout> {
 
 fn commit(work: &Work<'_>, token: Token) -> Effect<Checkout> {
     let order = work.order.clone();
-    work.ask_stock(&stock::Command::Commit { order }, token)
+    ask_stock(&stock::Command::Commit { order }, token)
 }
 
 fn capture(work: &Work<'_>, token: Token) -> Effect<Checkout> {

@@ -29,21 +29,21 @@ pub(super) fn decide(state: &State, command: Command, id: &str) -> Decided {
             lines,
             currency,
             card,
-        } => place(state, order, customer, lines, currency, card),
+        } => place(state, &order, customer, lines, currency, card),
         Command::Confirm => confirm(state),
         Command::Refuse { reason } => refuse(state, reason),
-        Command::Settle { unpaid } => settle(state, unpaid, &order),
+        Command::Settle { unpaid } => Ok(settle(state, unpaid, &order)),
         Command::Cancel { reason } => cancel(state, reason, &order),
         Command::ReturnLines { return_id, lines } => take_back::return_lines(state, return_id, &lines),
-        Command::UndoReturn { return_id } => take_back::undo_return(state, return_id, &order),
-        Command::Payment(notice) => give_back::payment_said(state, notice),
-        Command::PartAnswered { part, result } => give_back::part_answered(state, part, result),
+        Command::UndoReturn { return_id } => Ok(take_back::undo_return(state, return_id, &order)),
+        Command::Payment(notice) => Ok(give_back::payment_said(state, notice)),
+        Command::PartAnswered { part, result } => Ok(give_back::part_answered(state, part, result)),
     }
 }
 
 fn place(
     state: &State,
-    order: OrderId,
+    order: &OrderId,
     customer: Option<CustomerId>,
     lines: Vec<Line>,
     currency: Currency,
@@ -67,7 +67,7 @@ fn place(
         total,
         card,
     };
-    plan.send(Effect::tell::<Checkout>(&order, &start));
+    plan.send(Effect::tell::<Checkout>(order, &start));
     Ok(plan.reply(Reply::Status(Status::Pending)))
 }
 
@@ -138,9 +138,9 @@ fn refuse(state: &State, reason: String) -> Decided {
 }
 
 /// Stock is committed and the question of money is settled: what was waiting for this goes on.
-fn settle(state: &State, unpaid: Option<String>, order: &OrderId) -> Decided {
+fn settle(state: &State, unpaid: Option<String>, order: &OrderId) -> Decision<Order> {
     if state.settled || !matches!(state.status, Status::Confirmed | Status::Cancelling) {
-        return Ok(Decision::reply(Reply::Status(state.status)));
+        return Decision::reply(Reply::Status(state.status));
     }
     let mut plan = Plan::<Order>::new(state);
     let waiting = state.returns.keys().cloned();
@@ -169,7 +169,7 @@ fn settle(state: &State, unpaid: Option<String>, order: &OrderId) -> Decided {
         give_back::everything(&mut plan, order);
     }
     let status = plan.state().status;
-    Ok(plan.reply(Reply::Status(status)))
+    plan.reply(Reply::Status(status))
 }
 
 fn cancel(state: &State, reason: String, order: &OrderId) -> Decided {

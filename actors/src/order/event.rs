@@ -1,5 +1,7 @@
 //! What happens to an order.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Line;
@@ -102,4 +104,17 @@ pub enum Part {
         /// Pieces.
         quantity: u64,
     },
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refund { reference, amount } => write!(f, "refund of {amount} as {reference}"),
+            Self::Restock {
+                reference,
+                sku,
+                quantity,
+            } => write!(f, "restock of {quantity} {sku} as {reference}"),
+        }
+    }
 }

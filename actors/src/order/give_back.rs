@@ -3,9 +3,11 @@
 //! It begins once the order is settled, so there is something to give back, and it is carried on by the outcomes of its
 //! parts until none is left. A part that fails against all promises stays in the state as a problem.
 
+use std::collections::BTreeMap;
+
 use cluster::{Decision, Effect, Outcome, entity::Answer};
 
-use super::{Event, Order, Part, PartResult, Reply, State, Status, decide::Decided};
+use super::{Event, Order, Part, PartResult, Reply, State, Status};
 use crate::{
     customer::{self, Customer},
     ids::{OrderId, Sku},
@@ -14,7 +16,6 @@ use crate::{
     plan::Plan,
     stock::{self, StockItem},
 };
-use std::collections::BTreeMap;
 
 /// The refund's reference when the order itself is called off.
 const CANCEL_REFERENCE: &str = "cancel";
@@ -97,21 +98,21 @@ pub(super) fn result_of(part: &Part, outcome: &Outcome) -> PartResult {
 }
 
 /// The payment says what came of a refund.
-pub(super) fn payment_said(state: &State, notice: Notice) -> Decided {
+pub(super) fn payment_said(state: &State, notice: Notice) -> Decision<Order> {
     let (refunded, result) = match notice {
         Notice::Refunded { reference } => (reference, PartResult::Done),
         Notice::RefundFailed { reference, reason } => (reference, PartResult::Failed { reason }),
-        _ => return Ok(Decision::reply(Reply::Status(state.status))),
+        _ => return Decision::reply(Reply::Status(state.status)),
     };
     let is_meant = |part: &&Part| matches!(part, Part::Refund { reference, .. } if *reference == refunded);
     match state.giving_back.iter().find(is_meant) {
         Some(part) => part_answered(state, part.clone(), result),
-        None => Ok(Decision::reply(Reply::Status(state.status))),
+        None => Decision::reply(Reply::Status(state.status)),
     }
 }
 
 /// What came of a part is in. A part that nobody waits for any more changes nothing.
-pub(super) fn part_answered(state: &State, part: Part, result: PartResult) -> Decided {
+pub(super) fn part_answered(state: &State, part: Part, result: PartResult) -> Decision<Order> {
     let mut plan = Plan::<Order>::new(state);
     if state.giving_back.contains(&part) {
         match result {
@@ -122,7 +123,7 @@ pub(super) fn part_answered(state: &State, part: Part, result: PartResult) -> De
         end_when_all_is_in(&mut plan);
     }
     let status = plan.state().status;
-    Ok(plan.reply(Reply::Status(status)))
+    plan.reply(Reply::Status(status))
 }
 
 fn end_when_all_is_in(plan: &mut Plan<Order>) {

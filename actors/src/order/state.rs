@@ -168,7 +168,7 @@ impl State {
             }
             Event::GiveBackFailed { part, reason } => {
                 self.giving_back.retain(|other| other != part);
-                self.problems.push(format!("{part:?}: {reason}"));
+                self.problems.push(format!("{part}: {reason}"));
             }
             Event::Cancelled => self.status = Status::Cancelled,
             Event::LinesReturned {

@@ -68,7 +68,7 @@ pub(super) fn return_lines(state: &State, return_id: ReturnId, lines: &BTreeMap<
 }
 
 /// Makes a return undone; one that the order does not know is undone already.
-pub(super) fn undo_return(state: &State, return_id: ReturnId, order: &OrderId) -> Decided {
+pub(super) fn undo_return(state: &State, return_id: ReturnId, order: &OrderId) -> Decision<Order> {
     let mut plan = Plan::<Order>::new(state);
     if let Some(TakenBack { taken, refund }) = state.returns.get(&return_id) {
         let reference = format!("cancel:{return_id}");
@@ -79,5 +79,5 @@ pub(super) fn undo_return(state: &State, return_id: ReturnId, order: &OrderId) -
         }
     }
     let status = plan.state().status;
-    Ok(plan.reply(Reply::Status(status)))
+    plan.reply(Reply::Status(status))
 }

@@ -154,3 +154,12 @@ impl Entity for Product {
         match token {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn golden_scripts() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/product/golden");
+        cluster::entity::script::golden::<super::Product>(folder);
+    }
+}

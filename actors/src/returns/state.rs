@@ -45,7 +45,7 @@ pub struct State {
     pub undoing: bool,
     /// The steps whose outcome it waits for.
     pub waiting: BTreeSet<Step>,
-    /// The steps that are done, or may be, and are not undone.
+    /// The steps that are done, or may be, and are not undone; none once everything is completed.
     pub done: BTreeSet<Step>,
     /// The orders of this round.
     pub orders: BTreeMap<OrderId, Against>,
@@ -144,7 +144,10 @@ impl State {
                 self.waiting.remove(step);
                 self.problems.push(format!("{step}: {reason}"));
             }
-            Event::Completed => self.end(End::Completed),
+            Event::Completed => {
+                self.done.clear();
+                self.end(End::Completed);
+            }
             Event::Refused { reason } => {
                 self.reason = Some(reason.clone());
                 self.end(End::Refused);

@@ -148,6 +148,7 @@ impl<E: Entity> Script<E> {
     ///
     /// Command, events and state pass through the encoding that they are stored in, so that what does not survive
     /// it is found here.
+    #[allow(clippy::needless_pass_by_value, reason = "scripts read better without references")]
     pub fn run(&mut self, command: E::Command) -> Outcome {
         self.context.now_ms += 1;
         let decided = E::decide(&self.state, stored(&command), &self.context);
@@ -197,6 +198,7 @@ impl<E: Entity> Script<E> {
 
     /// The last command was refused like this.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "scripts read better without references")]
     pub fn then_rejected(self, rejection: E::Rejection) -> Self {
         match &self.last {
             Err(actual) => same("rejection", actual, &rejection),

@@ -137,9 +137,12 @@ impl<E: Entity> Run<E> {
             .is_call
             .get(&token.to_string())
             .ok_or("no earlier effect has this token")?;
-        let encode = |value: &Value| match is_call {
-            true => value.to_string().into(),
-            false => codec::encode(value),
+        let encode = |value: &Value| {
+            if *is_call {
+                value.to_string().into()
+            } else {
+                codec::encode(value)
+            }
         };
         let outcome = match word {
             "replied" => Outcome::Replied(encode(&value)),
@@ -198,8 +201,13 @@ fn named(value: &Value) -> String {
     match value {
         Value::String(name) => name.clone(),
         Value::Object(map) if map.len() == 1 => {
-            let (name, value) = map.iter().next().expect("the map has one entry");
-            format!("{name} {value}")
+            let (name, content) = map.iter().next().expect("the map has one entry");
+            // A field's name, unlike a variant's, is in lower case.
+            if name.starts_with(char::is_uppercase) {
+                format!("{name} {content}")
+            } else {
+                value.to_string()
+            }
         }
         other => other.to_string(),
     }
@@ -214,5 +222,120 @@ fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     match token {
         Some(token) => format!("ask {target} {content} as {token}"),
         None => format!("tell {target} {content}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::entity::{Context, Decision, Effect};
+
+    /// Counts, and asks its twin to count too.
+    struct Counter;
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    enum Command {
+        Add { by: u64 },
+        TwinSaid(String),
+    }
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    enum Event {
+        Added { by: u64 },
+    }
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    struct Zero;
+
+    impl Entity for Counter {
+        const KIND: &'static str = "counter";
+        type State = u64;
+        type Command = Command;
+        type Event = Event;
+        type Reply = u64;
+        type Rejection = Zero;
+        type Token = String;
+
+        fn decide(state: &u64, command: Command, _: &Context) -> Result<Decision<Self>, Zero> {
+            match command {
+                Command::Add { by: 0 } => Err(Zero),
+                Command::Add { by } => Ok(Decision::reply(state + by)
+                    .event(Event::Added { by })
+                    .effect(Effect::ask::<Self>("twin", &Command::Add { by }, "added".to_owned()))),
+                Command::TwinSaid(_) => Ok(Decision::reply(*state)),
+            }
+        }
+
+        fn evolve(state: &mut u64, event: &Event) {
+            let Event::Added { by } = event;
+            *state += by;
+        }
+
+        fn resume(token: String, outcome: Outcome) -> Command {
+            Command::TwinSaid(format!("{token}: {:?}", outcome.answer::<Self>().into_reply()))
+        }
+    }
+
+    impl crate::entity::Answer<Counter> {
+        fn into_reply(self) -> Option<u64> {
+            match self {
+                Self::Replied(reply) => Some(reply),
+                Self::Rejected(_) | Self::Failed(_) => None,
+            }
+        }
+    }
+
+    const SCRIPT: &str = "\
+# Counts.
+new one
+given {\"Added\":{\"by\":1}}
+when {\"Add\":{\"by\":2}}
+    event Added {\"by\":2}
+    reply 3
+    ask counter/twin Add {\"by\":2} as \"added\"
+outcome \"added\" replied 5
+    reply 3
+when {\"Add\":{\"by\":0}}
+    rejected null
+state
+    3
+";
+
+    #[test]
+    fn a_script_comes_out_as_it_is_written() {
+        assert_eq!(Run::<Counter>::of(SCRIPT).as_deref(), Ok(SCRIPT));
+    }
+
+    #[test]
+    fn what_is_missing_is_filled_in() {
+        let lines: Vec<_> = SCRIPT.lines().filter(|line| !line.starts_with(' ')).collect();
+        let input = lines.join("\n");
+        assert_eq!(Run::<Counter>::of(&input).as_deref(), Ok(SCRIPT));
+    }
+
+    #[test]
+    #[should_panic(expected = "counts.txt:5")]
+    fn a_difference_names_its_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(
+            folder.path().join("counts.txt"),
+            SCRIPT.replace("    event Added {\"by\":2}", "    event Lost"),
+        )
+        .expect("a file");
+        check::<Counter>(&folder.path().join("counts.txt"), false);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_its_line() {
+        for (script, problem) in [
+            ("new a\nthen 3\n", "2: \"then\" is no input"),
+            ("when {\"Add\":{}}\n", "1: missing field"),
+            ("outcome \"added\" replied 5\n", "1: no earlier effect"),
+        ] {
+            let said = Run::<Counter>::of(script).expect_err("a problem");
+            assert!(said.starts_with(problem), "{said}");
+        }
     }
 }

@@ -1,2 +1,7 @@
 //! The `playhouse` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node::run()
+}

@@ -73,7 +73,7 @@ enum Command {
 
 /// Parses the command line, carries the command out and gives the exit code: 0 ok, 1 the answer is no, 2 wrong usage,
 /// 3 no cluster could be reached.
-pub(crate) fn run() -> ExitCode {
+pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         // These make their own runtime.
         Command::Node(node) => return node.run(),

@@ -1,7 +1,7 @@
 //! The `playhouse` program as a library, so that the tests' package can build the same program.
 
 mod app;
-mod cli;
+pub mod cli;
 mod local;
 mod provider;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 /// No command of a test takes longer.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(180);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A command that has ended.
 #[derive(Debug)]

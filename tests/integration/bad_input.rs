@@ -29,11 +29,11 @@ struct RawId {
     id: Vec<u8>,
 }
 
-fn money(minor: i64, currency: &str) -> Option<Money> {
-    Some(Money {
+fn money(minor: i64, currency: &str) -> Money {
+    Money {
         minor,
         currency: currency.to_owned(),
-    })
+    }
 }
 
 fn line(sku: &str, quantity: u32) -> OrderLine {
@@ -99,15 +99,15 @@ async fn products(channel: &Channel) {
     let mut products = ProductsClient::new(channel.clone());
     let huge = "x".repeat(100_000);
     for (what, sku, name, price) in [
-        ("no sku", "", "Tea", money(1, "GBP")),
-        ("no name", "bad-1", "", money(1, "GBP")),
+        ("no sku", "", "Tea", Some(money(1, "GBP"))),
+        ("no name", "bad-1", "", Some(money(1, "GBP"))),
         ("no price", "bad-2", "Tea", None),
-        ("a negative price", "bad-3", "Tea", money(-1, "GBP")),
-        ("no currency", "bad-4", "Tea", money(1, "")),
-        ("a made-up currency", "bad-5", "Tea", money(1, "pounds")),
-        ("a huge sku", huge.as_str(), "Tea", money(1, "GBP")),
-        ("a huge name", "bad-6", huge.as_str(), money(1, "GBP")),
-        ("a control character", "bad\u{7}", "Tea", money(1, "GBP")),
+        ("a negative price", "bad-3", "Tea", Some(money(-1, "GBP"))),
+        ("no currency", "bad-4", "Tea", Some(money(1, ""))),
+        ("a made-up currency", "bad-5", "Tea", Some(money(1, "pounds"))),
+        ("a huge sku", huge.as_str(), "Tea", Some(money(1, "GBP"))),
+        ("a huge name", "bad-6", huge.as_str(), Some(money(1, "GBP"))),
+        ("a control character", "bad\u{7}", "Tea", Some(money(1, "GBP"))),
     ] {
         let request = PutProductRequest {
             sku: sku.to_owned(),
@@ -200,13 +200,16 @@ async fn order_lines(channel: &Channel) {
         ("no lines", order(vec![])),
         ("no sku", order(vec![line("", 1)])),
         ("none of it", order(vec![line("tea", 0)])),
-        ("a negative price", order(vec![at(money(-1, "GBP"))])),
-        ("two currencies", order(vec![at(money(1, "GBP")), at(money(1, "EUR"))])),
+        ("a negative price", order(vec![at(Some(money(-1, "GBP")))])),
+        (
+            "two currencies",
+            order(vec![at(Some(money(1, "GBP"))), at(Some(money(1, "EUR")))]),
+        ),
         (
             "an endless total",
             order(vec![OrderLine {
                 quantity: u32::MAX,
-                ..at(money(i64::MAX, "GBP"))
+                ..at(Some(money(i64::MAX, "GBP")))
             }]),
         ),
         (

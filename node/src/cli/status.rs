@@ -1,6 +1,6 @@
 //! `playhouse status`: nodes, shards, leaders, replicas, lag.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
 use clap::Args;
 use proto::cluster::v1::{NodeStatus, ShardStatus, StatusRequest, StatusResponse};
@@ -132,10 +132,11 @@ fn status_text(status: &StatusResponse) -> String {
     }
     let mut text = format!("{}\n\n{}", render(&nodes), render(&shards));
     for breaker in status.breakers.iter().filter(|breaker| breaker.state != "closed") {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\n\nnode {}: the breaker to {} is {} after {} failures",
             breaker.node, breaker.dependency, breaker.state, breaker.failures
-        ));
+        );
     }
     text
 }

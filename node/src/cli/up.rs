@@ -1,6 +1,7 @@
 //! `playhouse up`: a local cluster of real processes, until Ctrl-C.
 
 use std::{
+    fmt::Write as _,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -88,7 +89,7 @@ impl Up {
         let tally = Rc::new(Tally::default());
         let load = async {
             if self.no_load {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } else {
                 load::run(&addresses, self.load, Rc::clone(&tally)).await;
                 std::future::pending::<()>().await;
@@ -179,18 +180,20 @@ fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> Str
         ready_ms % 1_000 / 100
     );
     for node in &state.nodes {
-        text.push_str(&format!(
-            "  node {}    {}  (pid {})\n",
+        let _ = writeln!(
+            text,
+            "  node {}    {}  (pid {})",
             node.id,
             node.grpc,
             node.pid.unwrap_or_default()
-        ));
+        );
     }
-    text.push_str(&format!("  provider  {}\n", state.provider.http));
-    text.push_str(&format!(
-        "  data      {}\n\nThree things to try in another terminal:\n",
+    let _ = writeln!(text, "  provider  {}", state.provider.http);
+    let _ = writeln!(
+        text,
+        "  data      {}\n\nThree things to try in another terminal:",
         layout.data.display()
-    ));
+    );
     let port = if layout.base_port == 7000 {
         String::new()
     } else {
@@ -203,7 +206,7 @@ fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> Str
     };
     let tries = [format!("status{port}"), second, format!("kill {}{port}", layout.nodes)];
     for line in tries {
-        text.push_str(&format!("  playhouse {line}\n"));
+        let _ = writeln!(text, "  playhouse {line}");
     }
     text.push_str("\nCtrl-C stops all of it; `playhouse up` on the same folder goes on from here.");
     text

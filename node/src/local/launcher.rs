@@ -1,7 +1,7 @@
 //! Owns the processes of a local cluster from start to stop. One loop, on the main thread: orders from other
 //! terminals, children that end, and signals.
 
-use std::{fs, io, net::TcpListener, path::Path, process::ExitStatus, time::Duration};
+use std::{env, fs, io, net::TcpListener, path::Path, process::ExitStatus, time::Duration};
 
 use futures::future::join_all;
 use tokio::{
@@ -20,7 +20,7 @@ use super::{
 use crate::cli::Failure;
 
 /// How long the cluster may take to serve.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 /// Between two looks at how far the nodes are.
 const READY_POLL: Duration = Duration::from_millis(25);
 /// How long a node may take to stop cleanly before it is killed.
@@ -46,6 +46,7 @@ pub(crate) struct Launcher {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
     child: Signal,
 }
 
@@ -54,15 +55,17 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
         })
     }
 
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C, SIGTERM, or the terminal has gone.
     async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 
@@ -71,6 +74,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => true,
             _ = self.terminate.recv() => true,
+            _ = self.hangup.recv() => true,
             _ = self.child.recv() => false,
         }
     }
@@ -93,9 +97,15 @@ impl Launcher {
             ))
         })?;
         let signals = Signals::listen().map_err(|error| Failure::no(format!("signals cannot be caught: {error}")))?;
+        // Asked once, at the start: a build that replaces the file later must not take it from under a restart.
+        let program = env::current_exe()
+            .map_err(|error| Failure::no(format!("this program's own file cannot be found: {error}")))?;
         let mut launcher = Self {
-            nodes: layout.node_ids().map(|id| node_process(&layout, id)).collect(),
-            provider: provider_process(&layout),
+            nodes: layout
+                .node_ids()
+                .map(|id| node_process(&layout, &program, id))
+                .collect(),
+            provider: provider_process(&layout, &program),
             layout,
             control,
             signals,
@@ -287,19 +297,19 @@ impl Launcher {
     }
 }
 
-fn node_process(layout: &Layout, id: u8) -> Process {
+fn node_process(layout: &Layout, program: &Path, id: u8) -> Process {
     let config = layout.config_path(id).display().to_string();
     let arguments = vec!["node".to_owned(), "--config".to_owned(), config];
-    Process::new(format!("node {id}"), arguments, layout.node_log(id))
+    Process::new(format!("node {id}"), program, arguments, layout.node_log(id))
 }
 
-fn provider_process(layout: &Layout) -> Process {
+fn provider_process(layout: &Layout, program: &Path) -> Process {
     let listen = layout.provider_address().to_string();
     let data = layout.provider_data().join("ledger.jsonl").display().to_string();
     let arguments = ["provider", "--listen", &listen, "--data", &data]
         .map(str::to_owned)
         .to_vec();
-    Process::new("the payment provider", arguments, layout.provider_log())
+    Process::new("the payment provider", program, arguments, layout.provider_log())
 }
 
 fn take_lock(layout: &Layout) -> Result<fs::File, Failure> {

@@ -153,7 +153,7 @@ fn order(number: u64) -> PlaceOrderRequest {
     PlaceOrderRequest {
         customer_id: format!("demo-{}", rand::random_range(1..=CUSTOMERS)),
         lines: lines.collect(),
-        card: if number % DECLINE_ONE_IN == 0 {
+        card: if number.is_multiple_of(DECLINE_ONE_IN) {
             CARD_DECLINED.to_owned()
         } else {
             String::new()

@@ -51,6 +51,7 @@ pub(crate) fn block_on<E: std::fmt::Display>(service: impl Future<Output = Resul
 pub(crate) struct Process {
     /// For messages, for example `node 2`.
     pub(crate) name: String,
+    program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -58,10 +59,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Not started yet. `arguments` are for this same program.
-    pub(crate) fn new(name: impl Into<String>, arguments: Vec<String>, log: PathBuf) -> Self {
+    /// Not started yet.
+    pub(crate) fn new(name: impl Into<String>, program: &Path, arguments: Vec<String>, log: PathBuf) -> Self {
         Self {
             name: name.into(),
+            program: program.to_owned(),
             arguments,
             log,
             child: None,
@@ -75,7 +77,7 @@ impl Process {
             fs::create_dir_all(folder)?;
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(&self.program)
             .args(&self.arguments)
             .args(["--die-with-parent", &std::process::id().to_string()])
             .stdin(Stdio::null())

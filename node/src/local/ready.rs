@@ -8,7 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 /// How long one question may take.
-const QUESTION_TIMEOUT: Duration = Duration::from_millis(1_000);
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How far a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

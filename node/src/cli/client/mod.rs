@@ -39,6 +39,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause between two rounds over the nodes.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 
+/// One attempt on its way: which one of the call, and its result.
+type Attempt<R> = BoxFuture<'static, (usize, Result<Response<R>, Status>)>;
+
 /// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
@@ -132,8 +135,7 @@ impl Client {
         };
         let order = self.rotation();
         let mut progress = Progress::default();
-        let mut attempts: FuturesUnordered<BoxFuture<'static, (usize, Result<Response<R>, Status>)>> =
-            FuturesUnordered::new();
+        let mut attempts: FuturesUnordered<Attempt<R>> = FuturesUnordered::new();
         let mut start_next = Some(started);
         loop {
             tokio::select! {
@@ -248,7 +250,7 @@ impl Progress {
         if let Some(delay) = retry_delay(status) {
             return delay;
         }
-        if self.failed % nodes != 0 {
+        if !self.failed.is_multiple_of(nodes) {
             return Duration::ZERO;
         }
         let rounds = u32::try_from(self.failed / nodes - 1).unwrap_or(u32::MAX).min(8);
@@ -276,9 +278,11 @@ fn is_retryable(status: &Status) -> bool {
     }
 }
 
-/// Whether the connection failed, rather than the node answered. Only statuses made on this side have a source.
+/// Whether the connection failed, rather than the node answered or was silent. Only statuses made on this side have a
+/// source.
 fn is_transport(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
+    let is_silence = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
+    !is_silence && std::error::Error::source(status).is_some()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! An order as it is shown.
 
+use std::fmt::Write as _;
+
 use proto::order::v1::{Order, OrderStatus};
 use serde_json::{Value, json};
 
@@ -52,10 +54,10 @@ pub(super) fn order_text(order: &Order) -> String {
         amount(order.total.as_ref())
     );
     if !order.reason.is_empty() {
-        text.push_str(&format!("\nreason: {}", order.reason));
+        let _ = write!(text, "\nreason: {}", order.reason);
     }
     if let Some(refunded) = order.refunded.as_ref().filter(|m| m.minor != 0) {
-        text.push_str(&format!("\nrefunded: {}", amount(Some(refunded))));
+        let _ = write!(text, "\nrefunded: {}", amount(Some(refunded)));
     }
     if !order.lines.is_empty() {
         let mut lines = table(&["sku", ">quantity", ">unit price", ">returned"]);

@@ -202,13 +202,8 @@ fn articles(rows: &[Row], invoices: &[Invoice]) -> BTreeMap<String, Article> {
         };
         // The reasons of write-offs stand in the same column as names.
         if article.name.is_empty() && row.quantity > 0 {
-            article.name = row
-                .description
-                .chars()
-                .take(NAME_CHARS_MAX)
-                .collect::<String>()
-                .trim()
-                .to_owned();
+            let name: String = row.description.chars().take(NAME_CHARS_MAX).collect();
+            name.trim().clone_into(&mut article.name);
         }
         article.price_minor = article.price_minor.max(row.price.unwrap_or(0));
     }

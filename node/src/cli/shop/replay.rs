@@ -32,7 +32,7 @@ const CURRENCY: &str = "GBP";
 /// Between two looks at an order whose checkout outlasted its call.
 const PENDING_POLL: Duration = Duration::from_millis(100);
 /// How long a checkout may outlast its call.
-const PENDING_TIMEOUT: Duration = Duration::from_secs(120);
+const PENDING_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// One replay of one file.
 pub(super) struct Replay {
@@ -325,3 +325,6 @@ fn pounds(minor: i64) -> Money {
         currency: CURRENCY.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::tally::Tally;
 use crate::cli::client::Client;
 
 /// Money moves behind the confirmation; it must have arrived by then.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// Payments read at once.

@@ -1,6 +1,6 @@
 //! Counts what became of every invoice, and reports it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -187,31 +187,34 @@ impl Tally {
             self.confirmed.len()
         );
         for (reason, count) in &self.refused {
-            text.push_str(&format!("    {count} × {reason}\n"));
+            let _ = writeln!(text, "    {count} × {reason}");
         }
-        text.push_str(&format!(
-            "  {} returned, {} written off, {} unknown\n",
+        let _ = writeln!(
+            text,
+            "  {} returned, {} written off, {} unknown",
             self.returned,
             self.write_offs,
             self.unknown_invoices.len()
-        ));
+        );
         let verdict = if self.captured_minor == self.file_minor() {
             "as the file says, to the penny".to_owned()
         } else {
             format!("but the file says {}", decimal(self.file_minor()))
         };
-        text.push_str(&format!(
-            "  captured {}, {verdict}; refunded {}\n",
+        let _ = writeln!(
+            text,
+            "  captured {}, {verdict}; refunded {}",
             decimal(self.captured_minor),
             decimal(self.refunded_minor)
-        ));
-        text.push_str(&format!(
+        );
+        let _ = write!(
+            text,
             "  latency of an order: p50 {} ms, p95 {} ms, p99 {} ms; longest wait of any client {} ms",
             self.percentile_ms(0.5),
             self.percentile_ms(0.95),
             self.percentile_ms(0.99),
             self.longest_call.as_millis()
-        ));
+        );
         text
     }
 }

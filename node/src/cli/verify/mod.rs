@@ -9,7 +9,7 @@
 mod checks;
 mod scan;
 
-use std::{process::ExitCode, time::Duration};
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use clap::Args;
 use proto::cluster::v1::DigestsRequest;
@@ -124,17 +124,18 @@ fn report_text(ok: bool, checks: &[Check], seen: &Seen) -> String {
     let mut text = render(&overview);
     for check in checks.iter().filter(|check| !check.is_ok()) {
         for (key, reason) in check.offenders.iter().take(OFFENDERS_SHOWN_MAX) {
-            text.push_str(&format!("\n  {}: {key}: {reason}", check.name));
+            let _ = write!(text, "\n  {}: {key}: {reason}", check.name);
         }
     }
     let money = seen.money();
-    text.push_str(&format!(
+    let _ = write!(
+        text,
         "\n\ncaptured {}, refunded {}; confirmed orders {}, of which {} came back",
         decimal(money.captured),
         decimal(money.refunded),
         decimal(money.confirmed),
         decimal(money.returned)
-    ));
+    );
     if seen.provider.is_none() {
         text.push_str("\nthe payment provider's ledger was not compared: it was not there to be asked");
     }

@@ -164,11 +164,14 @@ fn a_replica_that_differs_or_is_away_is_found() {
         digest,
         error: error.to_owned(),
     };
-    let mut seen = Seen::default();
-    seen.digests = vec![ShardDigests {
+    let digests = ShardDigests {
         shard: 4,
         replicas: vec![replica(1, 7, ""), replica(2, 7, ""), replica(3, 7, "")],
-    }];
+    };
+    let mut seen = Seen {
+        digests: vec![digests],
+        ..Default::default()
+    };
     assert!(replicas_equal(&seen).is_ok());
     seen.digests[0].replicas[1].digest = 8;
     seen.digests[0].replicas[2].error = "does not answer".to_owned();

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 /// Stand-in: there is no engine in this tree yet.
-pub(crate) async fn run_node(config: &Path) -> Result<(), std::io::Error> {
-    tokio::fs::read(config).await.map(drop)
+pub(crate) async fn run_node(config: &Path) -> miette::Result<()> {
+    tokio::fs::read(config)
+        .await
+        .map(drop)
+        .map_err(|error| miette::miette!(error))
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use miette::Report;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
@@ -32,15 +33,15 @@ pub(crate) fn die_with_parent(parent: u32) -> Option<ExitCode> {
 }
 
 /// Runs a node or the provider to its end on all cores.
-pub(crate) fn block_on<E: std::fmt::Display>(service: impl Future<Output = Result<(), E>>) -> ExitCode {
+pub(crate) fn block_on<E: Into<Report>>(service: impl Future<Output = Result<(), E>>) -> ExitCode {
     let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(service).map_err(|error| error.to_string()),
-        Err(error) => Err(format!("the runtime cannot start: {error}")),
+        Ok(runtime) => runtime.block_on(service).map_err(Into::into),
+        Err(error) => Err(miette::miette!("the runtime cannot start: {error}")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
+        Err(report) => {
+            eprintln!("{report:?}");
             ExitCode::FAILURE
         }
     }

@@ -15,7 +15,8 @@ pub(crate) struct Options {
 }
 
 /// Stand-in: there is no provider in this tree yet.
-pub(crate) async fn run(options: Options) -> Result<(), std::io::Error> {
+pub(crate) async fn run(options: Options) -> miette::Result<()> {
     drop(options.data);
-    tokio::net::TcpListener::bind(options.listen).await.map(drop)
+    let bound = tokio::net::TcpListener::bind(options.listen).await;
+    bound.map(drop).map_err(|error| miette::miette!(error))
 }

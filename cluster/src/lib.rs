@@ -5,7 +5,10 @@ mod codec;
 pub mod config;
 pub mod entity;
 pub mod error;
+mod journal;
+mod replication;
 pub mod service;
+mod store;
 pub mod trace;
 
 pub use cluster::{Cluster, ReadOptions, Request, StartError, Versioned};
@@ -13,4 +16,4 @@ pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
 pub use service::{CallError, Service, ServiceCall, Services};
-pub use trace::TraceContext;
+pub use trace::{SpanRecord, SpanSink, TraceContext};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::trace::TraceContext;
+use crate::trace::{SpanSink, TraceContext};
 
 /// One call to the outside.
 #[derive(Debug, Clone)]
@@ -53,10 +53,11 @@ pub trait Service: Send + Sync + 'static {
     fn breaker(&self) -> BreakerState;
 }
 
-/// The services of a node, by name.
+/// What a node brings to the engine from outside: services by name, and who takes finished spans.
 #[derive(Clone, Default)]
 pub struct Services {
     services: BTreeMap<String, Arc<dyn Service>>,
+    spans: Option<Arc<dyn SpanSink>>,
 }
 
 impl Services {
@@ -70,6 +71,18 @@ impl Services {
     pub fn with(mut self, name: &str, service: impl Service) -> Self {
         self.services.insert(name.to_owned(), Arc::new(service));
         self
+    }
+
+    /// Where finished spans of sampled traces go; `None`, as at first, for nowhere.
+    #[must_use]
+    pub fn with_spans(mut self, spans: Option<Arc<dyn SpanSink>>) -> Self {
+        self.spans = spans;
+        self
+    }
+
+    /// Who takes finished spans.
+    pub(crate) fn spans(&self) -> Option<&Arc<dyn SpanSink>> {
+        self.spans.as_ref()
     }
 
     /// The service of that name.

@@ -1,11 +1,143 @@
-//! Stand-in until the edge is merged.
+//! What a node is: its config file, the engine, one gRPC server for clients and peers, until it is told to stop.
 
-use std::path::Path;
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
-/// Stand-in: there is no engine in this tree yet.
-pub(crate) async fn run_node(config: &Path) -> miette::Result<()> {
-    tokio::fs::read(config)
+use actors::payment::provider::SERVICE;
+use cluster::{Cluster, Services, StartError};
+use miette::Diagnostic;
+use tokio::{net::TcpListener, sync::watch};
+use tonic::transport::{Server, server::TcpIncoming};
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    api::{self, request::Edge},
+    config::{ConfigError, NodeFile},
+    effects::payment::PaymentProvider,
+    signal,
+    telemetry::{self, Telemetry, bridge::BridgeError},
+};
+
+/// What one stream of a connection may have under way; enough to keep a fast client busy over a slow line.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// What a connection may have under way.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Calls of one connection that may be under way.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// A silent connection is asked for a sign of life after this time, and has as long again to give it.
+const KEEPALIVE_MS: u64 = 20_000;
+/// How long the shards are waited for before a log line says that they are still missing.
+const READY_LOG_MS: u64 = 10_000;
+/// How long calls under way may take once the node was told to stop.
+const STOP_GRACE_MS: u64 = 1_000;
+/// How long the engine may take to hand over its leaderships and to close.
+const SHUTDOWN_MS_MAX: u64 = 10_000;
+
+/// Why a node could not run.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub(crate) enum RunError {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot listen on {address}: {error}")]
+    #[diagnostic(help(
+        "another process may hold the port; stop it, or change the member's address in all config files"
+    ))]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Telemetry(#[from] BridgeError),
+    #[error("the client of the payment provider cannot be made: {0}")]
+    Provider(#[from] reqwest::Error),
+    #[error("the node cannot start: {0}")]
+    Start(#[from] StartError),
+    #[error("the gRPC server stopped: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Runs the node that a config file describes, until SIGINT or SIGTERM.
+pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
+    let file = NodeFile::read(config_path).map_err(RunError::from)?;
+    telemetry::log::install(file.telemetry.log);
+    Ok(run(file).await?)
+}
+
+async fn run(file: NodeFile) -> Result<(), RunError> {
+    let config = file.cluster;
+    let node = config.node;
+    let address = config
+        .address_of(node)
+        .expect("the config file was checked to list its own node");
+    // Peers may knock from now on; they are let in once the engine has started.
+    let listener = TcpListener::bind(address)
         .await
-        .map(drop)
-        .map_err(|error| miette::miette!(error))
+        .map_err(|error| RunError::Listen { address, error })?;
+    let telemetry = Telemetry::from_environment(node)?;
+    let services = Services::new()
+        .with(SERVICE, PaymentProvider::new(file.provider)?)
+        .with_spans(telemetry.spans());
+    let edge = Edge {
+        default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
+        cluster: Cluster::start(config, actors::registry(), services).await?,
+        telemetry: telemetry.clone(),
+    };
+    tracing::info!(node, %address, pid = std::process::id(), "node listens");
+    let served = serve(&edge, listener).await;
+    // Exporting the last spans blocks, which a runtime thread must not.
+    if let Err(error) = tokio::task::spawn_blocking(move || telemetry.stop()).await {
+        tracing::warn!(%error, "the last spans were not exported");
+    }
+    tracing::info!(node, "node stopped");
+    served
+}
+
+/// Serves clients and peers until told to stop, then hands over and lets calls under way end.
+async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
+    let (for_clients, health) = api::routes(edge).await;
+    let for_peers = edge.cluster.peer_routes().into_axum_router();
+    let (stop, mut stopping) = watch::channel(false);
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(Duration::from_millis(KEEPALIVE_MS)))
+        .http2_keepalive_timeout(Some(Duration::from_millis(KEEPALIVE_MS)))
+        .add_routes(for_clients.into_axum_router().merge(for_peers).into())
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            // An error means that the sender is gone, which is a reason to stop as well.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        });
+    tokio::pin!(server);
+
+    let readiness = tokio::spawn(report_ready(edge.cluster.clone(), health.clone()));
+    let ended = tokio::select! {
+        ended = &mut server => Some(ended),
+        () = signal::stop() => None,
+    };
+    readiness.abort();
+    if let Some(ended) = ended {
+        return Ok(ended?);
+    }
+    api::set_serving(&health, false).await;
+    stop.send_replace(true);
+    let hand_over = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), edge.cluster.shutdown());
+    // The server has to be driven meanwhile: peers and calls under way go on over its connections.
+    let (handed_over, ended) = tokio::join!(hand_over, async {
+        let grace = Duration::from_millis(STOP_GRACE_MS);
+        // Streams of peers never end by themselves, so their connections are cut in the end.
+        tokio::time::timeout(grace, &mut server).await.unwrap_or(Ok(()))
+    });
+    if handed_over.is_err() {
+        tracing::warn!(SHUTDOWN_MS_MAX, "the engine did not close in time");
+    }
+    Ok(ended?)
+}
+
+/// Says "serving" once every shard has a leader that can be reached.
+async fn report_ready(cluster: Cluster, health: HealthReporter) {
+    while let Err(error) = cluster.ready(Duration::from_millis(READY_LOG_MS)).await {
+        tracing::warn!(%error, "not ready yet");
+        // An answer that comes at once must not make this a busy loop.
+        tokio::time::sleep(Duration::from_millis(READY_LOG_MS / 10)).await;
+    }
+    api::set_serving(&health, true).await;
+    tracing::info!("node ready");
 }

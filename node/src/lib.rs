@@ -1,13 +1,26 @@
-//! The `playhouse` program as a library, so that the tests' package can build the same program.
+//! The program `playhouse`: a node of the cluster, the payment provider, the local launcher and the command line. The only
+//! place that knows everything.
+//!
+//! Reading order: [`cli`] (what can be typed), `local` (a whole cluster on one machine), [`app`] (what a node is), [`config`] (what it is told), [`api`] (what it
+//! offers over gRPC), [`effects`] (what it calls outside), [`telemetry`] (what it tells of itself), [`provider`] (the
+//! payment provider beside it).
 
-mod app;
+mod api;
+pub mod app;
 pub mod cli;
+pub mod config;
+pub mod effects;
 mod local;
-mod provider;
+pub mod provider;
+mod signal;
+pub mod telemetry;
 
 use std::process::ExitCode;
 
-/// Runs the program with the arguments of this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Does what the command line says.
 pub fn run() -> ExitCode {
     cli::run()
 }

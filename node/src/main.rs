@@ -1,7 +1,5 @@
 //! The `playhouse` binary.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     node::run()
 }

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{local::process, provider};
+use crate::{
+    local::process,
+    provider,
+    telemetry::log::{self, LogFormat},
+};
 
 /// Run the payment provider.
 #[derive(Debug, Args)]
@@ -21,6 +25,7 @@ impl Provider {
         if let Some(code) = self.die_with_parent.and_then(process::die_with_parent) {
             return code;
         }
+        log::install(LogFormat::Human);
         process::block_on(provider::run(self.options))
     }
 }

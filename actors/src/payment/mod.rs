@@ -1,0 +1,63 @@
+//! The payment of an order: sets the total aside on the customer's card, takes it, gives it back. Its id is the order's.
+//!
+//! The provider is asked by effects, so an answer takes its time. A command is answered at once with [`Reply::Underway`],
+//! and what came of it follows as a [`Notice`]: of authorisation and capture to the checkout of the same id, of a refund
+//! to whoever wanted it ([`Notify`]). Where the provider is not needed (the amount is zero) the reply is [`Reply::Done`]
+//! and no notice follows.
+//!
+//! Nobody is charged twice: there is one effect for one intention, and the provider knows the effect by its key. A
+//! provider that was given up on may still have set the amount aside; so giving up is followed by a void, and so is an
+//! authorisation that comes in too late.
+//!
+//! Reading order: [`message`], [`state`], [`decide`], and [`provider`] for what is said to the provider.
+
+mod decide;
+mod message;
+pub mod provider;
+mod state;
+
+use cluster::{Context, Decision, Entity, Outcome};
+
+pub use message::{Call, Command, Event, Notice, Notify, Rejection, Reply, Said};
+pub use state::{Refund, RefundStatus, State, Status};
+
+/// The longest text that names a card, in bytes.
+pub const CARD_LEN_MAX: usize = 64;
+/// Refunds that one payment may see.
+pub const REFUNDS_MAX: usize = 2_000;
+
+/// The kind `payment`.
+#[derive(Debug)]
+pub struct Payment;
+
+impl Entity for Payment {
+    const KIND: &'static str = "payment";
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Reply = Reply;
+    type Rejection = Rejection;
+    type Token = Call;
+
+    fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
+        decide::decide(state, command, &context.key.id)
+    }
+
+    fn evolve(state: &mut State, event: &Event) {
+        state.evolve(event);
+    }
+
+    fn resume(call: Call, outcome: Outcome) -> Command {
+        let said = Said::of(&call, outcome.json());
+        Command::ProviderSaid { call, said }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn golden_scripts() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/payment/golden");
+        cluster::entity::script::golden::<super::Payment>(folder);
+    }
+}

@@ -1,0 +1,134 @@
+//! How a tail reaches the state store: two rows for each entity it touched, whatever number of records it had.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{
+    Decided,
+    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
+    shard::{is_unwritten, read_row},
+    tail::{Tail, TailEntity},
+};
+use crate::{
+    entity::{EntityKey, Registry},
+    store::{Batch, StateStore, StoreError},
+};
+
+/// Blocks of requests that are kept for one entity: with the open one the latest hundred thousand requests.
+const REQUEST_BLOCKS_MAX: u64 = 200;
+
+/// The batch that moves a frozen tail into the store.
+pub(crate) fn batch(
+    store: &dyn StateStore,
+    registry: &Registry,
+    tail: &Tail,
+    meta: &Meta,
+    requests_kept_ms: u64,
+) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    for (key, entity) in &tail.entities {
+        let row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
+        if is_unwritten(&row, entity) {
+            let row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+            batch.put(keys::entity(key), keys::encode(&row));
+        }
+    }
+    for (id, effect) in &tail.outbox {
+        match effect {
+            Some(effect) => batch.put(keys::outbox(id), keys::encode(&(id, &**effect))),
+            None => batch.remove(keys::outbox(id)),
+        }
+    }
+    batch.put(keys::META.to_vec(), keys::encode(meta));
+    Ok(batch)
+}
+
+fn write_entity(
+    store: &dyn StateStore,
+    registry: &Registry,
+    key: &EntityKey,
+    mut row: EntityRow,
+    entity: &TailEntity,
+    requests_kept_ms: u64,
+    batch: &mut Batch,
+) -> Result<EntityRow, StoreError> {
+    for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
+        let records: Vec<&Decided> = records.iter().map(|record| &**record).collect();
+        batch.put(keys::history(key, records[0].seq), keys::encode(&records));
+    }
+    row.requests.extend(entity.records.iter().map(|record| KeptRequest {
+        hash: keys::request_hash(&record.request),
+        seq: record.seq,
+        at_ms: record.at_ms,
+    }));
+    seal_requests(store, key, &mut row, requests_kept_ms, batch)?;
+    match snapshot(registry, key, &row, &entity.records) {
+        Ok(snapshot) => {
+            row.snapshot = Some(snapshot);
+            row.snapshot_version = entity.head.version;
+            row.snapshot_seq = entity.head.seq + 1;
+        }
+        Err(reason) => {
+            // The events are safe in the history; whoever loads the entity finds them there and meets the same fault.
+            tracing::error!(entity = %key, reason, "the state could not be made from its events");
+            if row.snapshot_seq == 0 {
+                row.snapshot_seq = 1;
+            }
+        }
+    }
+    row.head = entity.head;
+    Ok(row)
+}
+
+/// Moves full blocks of requests into rows of their own, and forgets the oldest past their time or number.
+fn seal_requests(
+    store: &dyn StateStore,
+    key: &EntityKey,
+    row: &mut EntityRow,
+    requests_kept_ms: u64,
+    batch: &mut Batch,
+) -> Result<(), StoreError> {
+    let now_ms = row.requests.last().map_or(0, |request| request.at_ms);
+    while row.requests.len() >= REQUEST_BLOCK_LEN * 2 {
+        let block: Vec<KeptRequest> = row.requests.drain(..REQUEST_BLOCK_LEN).collect();
+        batch.put(keys::requests(key, row.next_block), keys::encode(&block));
+        row.next_block += 1;
+    }
+    while row.first_block < row.next_block {
+        let block_key = keys::requests(key, row.first_block);
+        let is_old = match store.get(&block_key)? {
+            Some(bytes) => keys::decode::<Vec<KeptRequest>>(&block_key, &bytes)?
+                .last()
+                .is_none_or(|request| request.at_ms + requests_kept_ms < now_ms),
+            None => false, // Sealed just now.
+        };
+        if !is_old && row.next_block - row.first_block <= REQUEST_BLOCKS_MAX {
+            break;
+        }
+        batch.remove(block_key);
+        row.first_block += 1;
+    }
+    Ok(())
+}
+
+fn snapshot(
+    registry: &Registry,
+    key: &EntityKey,
+    row: &EntityRow,
+    records: &[Arc<Decided>],
+) -> Result<bytes::Bytes, String> {
+    if row.snapshot_version < row.head.version {
+        return Err("an earlier state could not be made".to_owned());
+    }
+    let kind = registry.get(&key.kind).ok_or("this build does not know the kind")?;
+    catch_unwind(AssertUnwindSafe(|| {
+        let mut live = kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?;
+        for event in records.iter().flat_map(|record| &record.events) {
+            live.evolve(event).map_err(|error| error.to_string())?;
+        }
+        Ok(live.snapshot())
+    }))
+    .unwrap_or_else(|_| Err("evolve panicked".to_owned()))
+}

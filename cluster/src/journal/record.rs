@@ -1,0 +1,165 @@
+//! What one append makes durable.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entity::{EntityKey, RequestId, decision::EffectRequest},
+    trace::TraceContext,
+};
+
+/// The first byte of an encoded record. A new layout gets a new number, and the old one stays readable.
+const RECORD_V1: u8 = 1;
+
+/// What a caller was told: the reply, or the rejection, in the entity's encoding.
+pub(crate) type Reply = Result<Bytes, Bytes>;
+
+/// One record of a shard's journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Record {
+    /// An entity has decided a command.
+    Decided(Decided),
+    /// Effects that nobody waits for have been carried out.
+    Acknowledged(Vec<EffectId>),
+}
+
+/// A decided command and all that follows from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Decided {
+    pub(crate) entity: EntityKey,
+    /// The number of this record among those of its entity, from 1. A record whose number is not the next is refused:
+    /// its author did not know all that had happened.
+    pub(crate) seq: u64,
+    pub(crate) request: RequestId,
+    /// When it was decided, by the leader's clock, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    pub(crate) trace: TraceContext,
+    /// Kept beside its events, so that a later build can decide it again.
+    pub(crate) command: Bytes,
+    pub(crate) reply: Reply,
+    pub(crate) events: Vec<Bytes>,
+    pub(crate) effects: Vec<StoredEffect>,
+    /// Effects of this entity whose outcome this command was.
+    pub(crate) acknowledges: Vec<EffectId>,
+}
+
+/// A recorded intention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredEffect {
+    pub(crate) request: EffectRequest,
+    /// Comes back with the outcome; `None` where nobody waits for one.
+    pub(crate) token: Option<Bytes>,
+}
+
+/// The name of an effect: the record that caused it, and its place in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct EffectId {
+    pub(crate) entity: EntityKey,
+    pub(crate) seq: u64,
+    pub(crate) place: u32,
+}
+
+impl fmt::Display for EffectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}.{}", self.entity, self.seq, self.place)
+    }
+}
+
+impl fmt::Debug for EffectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An effect that is not acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutboxRow {
+    pub(crate) effect: StoredEffect,
+    pub(crate) at_ms: u64,
+    pub(crate) trace: TraceContext,
+}
+
+impl Record {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = vec![RECORD_V1];
+        rmp_serde::encode::write(&mut out, self).expect("a record is plain data, which always has a MessagePack form");
+        out.into()
+    }
+
+    /// Reads a record back; says why it is none.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.split_first() {
+            Some((&RECORD_V1, rest)) => rmp_serde::from_slice(rest).map_err(|error| error.to_string()),
+            Some((version, _)) => Err(format!("written by a newer version (record layout {version})")),
+            None => Err("empty".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        let entity = EntityKey::new("order", "7").expect("a key");
+        Record::Decided(Decided {
+            seq: 2,
+            request: RequestId::new("r-1").expect("a request id"),
+            at_ms: 1_000,
+            trace: TraceContext {
+                trace_id: 5,
+                span_id: 6,
+                sampled: true,
+            },
+            command: Bytes::from_static(b"c"),
+            reply: Err(Bytes::from_static(b"no")),
+            events: vec![Bytes::from_static(b"e")],
+            effects: vec![StoredEffect {
+                request: EffectRequest::Command {
+                    to: EntityKey::new("stock", "a").expect("a key"),
+                    command: Bytes::from_static(b"d"),
+                },
+                token: Some(Bytes::from_static(b"t")),
+            }],
+            acknowledges: vec![EffectId {
+                entity: entity.clone(),
+                seq: 1,
+                place: 0,
+            }],
+            entity,
+        })
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        for record in [sample(), Record::Acknowledged(vec![])] {
+            assert_eq!(Record::decode(&record.encode()), Ok(record));
+        }
+    }
+
+    /// What is stored must stay readable: a change here needs a new layout number.
+    #[test]
+    fn golden_bytes() {
+        let hex: String = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0181a7446563696465649a92a56f72646572a13702a3722d31cd03e894000506c3c40163\
+             81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
+             92a573746f636ba161c40164c401749193\
+             92a56f72646572a1370100"
+        );
+    }
+
+    #[test]
+    fn what_is_no_record_says_why() {
+        assert_eq!(Record::decode(&[]), Err("empty".to_owned()));
+        assert!(
+            Record::decode(&[9, 1])
+                .expect_err("no record")
+                .contains("newer version")
+        );
+        assert!(Record::decode(&[RECORD_V1, 0xc1]).is_err());
+    }
+}

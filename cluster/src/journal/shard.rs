@@ -1,0 +1,405 @@
+//! The state of a shard: applies records in order, answers what is known of an entity.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Decided, EffectId, OutboxRow, Record,
+    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, KeptRequest, Meta},
+    tail::{Tail, TailEntity},
+};
+use crate::{
+    entity::{EntityKey, RequestId},
+    replication::{Members, batch},
+    store::{StateStore, StoreError},
+};
+
+/// Positions for which a replica remembers its digest, so that replicas can be compared while they move.
+const RECENT_DIGESTS_LEN: usize = 256;
+
+/// What applying an entry did.
+#[derive(Debug, Default)]
+pub(crate) struct AppliedEntry {
+    /// For each record, whether it was taken.
+    pub(crate) taken: Vec<bool>,
+    /// Entities that have new events.
+    pub(crate) changed: Vec<EntityKey>,
+    /// Effects that are now to be carried out.
+    pub(crate) effects: Vec<EffectId>,
+}
+
+/// What is needed to bring an entity to life.
+#[derive(Debug)]
+pub(crate) struct LoadedEntity {
+    pub(crate) head: Head,
+    pub(crate) snapshot: Option<Bytes>,
+    /// Events after the snapshot, in order.
+    pub(crate) events: Vec<Bytes>,
+    /// Every request whose reply is kept.
+    pub(crate) requests: Vec<KeptRequest>,
+}
+
+/// The state of one shard on one replica.
+pub(crate) struct Shard {
+    store: Arc<dyn StateStore>,
+    meta: Meta,
+    tail: Tail,
+    /// The tail that a checkpoint is writing just now.
+    frozen: Option<Arc<Tail>>,
+    outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
+    recent: VecDeque<(u64, u64)>,
+    checkpoint: u64,
+}
+
+impl Shard {
+    /// The shard as the store holds it.
+    pub(crate) fn open(store: Arc<dyn StateStore>) -> Result<Self, StoreError> {
+        let meta: Meta = match store.get(keys::META)? {
+            Some(bytes) => keys::decode(keys::META, &bytes)?,
+            None => Meta::default(),
+        };
+        let mut outbox = BTreeMap::new();
+        store.scan(keys::OUTBOX, keys::OUTBOX, &mut |key, value| {
+            let (id, row): (EffectId, OutboxRow) = keys::decode(key, &value)?;
+            outbox.insert(id, Arc::new(row));
+            Ok(true)
+        })?;
+        Ok(Self {
+            store,
+            checkpoint: meta.applied.0,
+            meta,
+            tail: Tail::default(),
+            frozen: None,
+            outbox,
+            recent: VecDeque::new(),
+        })
+    }
+
+    /// Applies a committed entry.
+    pub(crate) fn apply(
+        &mut self,
+        index: u64,
+        term: u64,
+        data: Bytes,
+        members: Option<Members>,
+    ) -> Result<AppliedEntry, StoreError> {
+        assert!(
+            index == self.meta.applied.0 + 1,
+            "entries are applied in order: {index} after {}",
+            self.meta.applied.0
+        );
+        let mut applied = AppliedEntry::default();
+        for record in batch::unpack(data) {
+            let record = record
+                .ok_or_else(|| "cut short".to_owned())
+                .and_then(|bytes| Record::decode(&bytes).map(|record| (bytes.len(), record)))
+                .map_err(|reason| StoreError::Failed(format!("the journal's entry {index} is unreadable: {reason}")))?;
+            let taken = self.apply_record(record, &mut applied)?;
+            applied.taken.push(taken);
+        }
+        if let Some(members) = members {
+            self.meta.members = members;
+        }
+        self.meta.applied = (index, term);
+        self.tail.entries += 1;
+        self.digest(index ^ term << 40);
+        self.recent.push_back((index, self.meta.digest));
+        if self.recent.len() > RECENT_DIGESTS_LEN {
+            self.recent.pop_front();
+        }
+        Ok(applied)
+    }
+
+    fn apply_record(&mut self, (len, record): (usize, Record), applied: &mut AppliedEntry) -> Result<bool, StoreError> {
+        match record {
+            Record::Acknowledged(effects) => {
+                for id in &effects {
+                    self.acknowledge(id);
+                }
+                Ok(true)
+            }
+            Record::Decided(decided) => {
+                let head = self.head(&decided.entity)?;
+                if decided.seq != head.seq + 1 {
+                    self.digest(decided.seq);
+                    return Ok(false);
+                }
+                self.take(decided, head, len, applied);
+                Ok(true)
+            }
+        }
+    }
+
+    fn take(&mut self, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
+        for id in &decided.acknowledges {
+            self.acknowledge(id);
+        }
+        for (place, effect) in decided.effects.iter().enumerate() {
+            let id = EffectId {
+                entity: decided.entity.clone(),
+                seq: decided.seq,
+                place: place as u32,
+            };
+            let row = Arc::new(OutboxRow {
+                effect: effect.clone(),
+                at_ms: decided.at_ms,
+                trace: decided.trace,
+            });
+            self.outbox.insert(id.clone(), Arc::clone(&row));
+            self.tail.effect_came(id.clone(), row);
+            applied.effects.push(id);
+        }
+        self.digest(keys::fnv(decided.entity.id.as_bytes()) ^ decided.seq);
+        for event in &decided.events {
+            self.digest(u64::from(crc32fast::hash(event)));
+        }
+        if !decided.events.is_empty() {
+            applied.changed.push(decided.entity.clone());
+        }
+        if head.seq == 0 {
+            self.meta.entities += 1;
+        }
+        let entity = self.tail.entities.entry(decided.entity.clone()).or_default();
+        entity.is_new |= head.seq == 0;
+        entity.head = Head {
+            seq: decided.seq,
+            version: head.version + decided.events.len() as u64,
+        };
+        entity.records.push(Arc::new(decided));
+        self.tail.bytes += len;
+    }
+
+    fn acknowledge(&mut self, id: &EffectId) {
+        if self.outbox.remove(id).is_some() {
+            self.tail.effect_went(id);
+            self.digest(id.seq << 8 ^ u64::from(id.place) ^ keys::fnv(id.entity.id.as_bytes()));
+        }
+    }
+
+    fn digest(&mut self, value: u64) {
+        let mixed = (self.meta.digest ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.meta.digest = mixed ^ (mixed >> 29);
+    }
+
+    /// How far an entity has come.
+    pub(crate) fn head(&self, key: &EntityKey) -> Result<Head, StoreError> {
+        match self.tails().find_map(|tail| tail.entities.get(key)) {
+            Some(entity) => Ok(entity.head),
+            None => Ok(self.row(key)?.map(|row| row.head).unwrap_or_default()),
+        }
+    }
+
+    /// The tails, the newest first.
+    fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
+        std::iter::once(&self.tail).chain(self.frozen.as_deref())
+    }
+
+    fn row(&self, key: &EntityKey) -> Result<Option<EntityRow>, StoreError> {
+        read_row(&*self.store, key)
+    }
+
+    /// The records of an entity that are not in the store yet, in order.
+    fn tail_records<'a>(&'a self, key: &'a EntityKey) -> impl Iterator<Item = &'a Arc<Decided>> {
+        self.tails()
+            .rev()
+            .filter_map(|tail| tail.entities.get(key))
+            .flat_map(|entity| &entity.records)
+    }
+
+    /// What is needed to bring an entity to life.
+    pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
+        // A tail that has seen the entity's first record has all of it.
+        let whole = self
+            .tails()
+            .filter_map(|tail| tail.entities.get(key))
+            .any(|entity| entity.is_new);
+        let row = if whole { None } else { self.row(key)? }.unwrap_or_default();
+        let mut loaded = LoadedEntity {
+            head: row.head,
+            snapshot: row.snapshot.clone(),
+            events: Vec::new(),
+            requests: Vec::new(),
+        };
+        if row.snapshot_version < row.head.version {
+            for record in self.stored_history(key, row.snapshot_seq)? {
+                loaded.events.extend(record.events);
+            }
+        }
+        for block in row.first_block..row.next_block {
+            let block_key = keys::requests(key, block);
+            if let Some(bytes) = self.store.get(&block_key)? {
+                loaded
+                    .requests
+                    .extend(keys::decode::<Vec<KeptRequest>>(&block_key, &bytes)?);
+            }
+        }
+        loaded.requests.extend(row.requests);
+        for record in self.tail_records(key).filter(|record| record.seq > row.head.seq) {
+            loaded.events.extend(record.events.iter().cloned());
+            loaded.requests.push(KeptRequest {
+                hash: keys::request_hash(&record.request),
+                seq: record.seq,
+                at_ms: record.at_ms,
+            });
+            loaded.head = Head {
+                seq: record.seq,
+                version: loaded.head.version + record.events.len() as u64,
+            };
+        }
+        Ok(loaded)
+    }
+
+    /// One record of an entity, if it is that of this request.
+    pub(crate) fn record_of(
+        &self,
+        key: &EntityKey,
+        seq: u64,
+        request: &RequestId,
+    ) -> Result<Option<Arc<Decided>>, StoreError> {
+        if let Some(record) = self.tail_records(key).find(|record| record.seq == seq) {
+            return Ok((record.request == *request).then(|| Arc::clone(record)));
+        }
+        let Some((row_key, bytes)) = self.store.last_at(&keys::history_of(key), &keys::history(key, seq))? else {
+            return Ok(None);
+        };
+        let records: Vec<Decided> = keys::decode(&row_key, &bytes)?;
+        Ok(records
+            .into_iter()
+            .find(|record| record.seq == seq && record.request == *request)
+            .map(Arc::new))
+    }
+
+    /// The records of an entity from `seq` on.
+    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
+        let mut records: Vec<Arc<Decided>> = self.stored_history(key, seq)?.into_iter().map(Arc::new).collect();
+        let next = records.last().map_or(seq, |record| record.seq + 1);
+        records.extend(self.tail_records(key).filter(|record| record.seq >= next).cloned());
+        Ok(records)
+    }
+
+    fn stored_history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
+        let prefix = keys::history_of(key);
+        // The row that holds `seq` may begin up to a row's length before it.
+        let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
+        let mut records = Vec::new();
+        self.store.scan(&prefix, &from, &mut |row_key, value| {
+            let row: Vec<Decided> = keys::decode(row_key, &value)?;
+            records.extend(row.into_iter().filter(|record| record.seq >= seq));
+            Ok(true)
+        })?;
+        Ok(records)
+    }
+
+    /// Up to `limit` entities of a kind (all kinds if it is empty) after `after`, in key order.
+    pub(crate) fn keys_after(
+        &self,
+        kind: &str,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<Vec<EntityKey>, StoreError> {
+        let prefix = if kind.is_empty() {
+            keys::ENTITIES.to_vec()
+        } else {
+            keys::entities_of_kind(kind)
+        };
+        let mut found: BTreeSet<EntityKey> = self
+            .tails()
+            .flat_map(|tail| tail.entities.keys())
+            .filter(|key| (kind.is_empty() || *key.kind == *kind) && after.is_none_or(|after| *key > after))
+            .cloned()
+            .collect();
+        let from = after.map(keys::entity).unwrap_or_default();
+        let mut stored = 0;
+        self.store.scan(&prefix, &from, &mut |row_key, _| {
+            let Some(key) = keys::entity_of(row_key) else {
+                return Err(StoreError::damaged(row_key, &"no entity key"));
+            };
+            if after.is_none_or(|after| key > *after) {
+                found.insert(key);
+                stored += 1;
+            }
+            Ok(stored < limit)
+        })?;
+        Ok(found.into_iter().take(limit).collect())
+    }
+
+    pub(crate) fn outbox(&self) -> &BTreeMap<EffectId, Arc<OutboxRow>> {
+        &self.outbox
+    }
+
+    /// The open effects of one entity.
+    pub(crate) fn outbox_of<'a>(
+        &'a self,
+        key: &'a EntityKey,
+    ) -> impl Iterator<Item = (&'a EffectId, &'a Arc<OutboxRow>)> {
+        let first = EffectId {
+            entity: key.clone(),
+            seq: 0,
+            place: 0,
+        };
+        self.outbox.range(first..).take_while(move |(id, _)| id.entity == *key)
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The digests of the latest positions.
+    pub(crate) fn recent_digests(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.recent
+            .iter()
+            .copied()
+            .chain(std::iter::once((self.meta.applied.0, self.meta.digest)))
+    }
+
+    /// The position of the last checkpoint that reached the device.
+    pub(crate) fn checkpoint_index(&self) -> u64 {
+        self.checkpoint
+    }
+
+    /// Bytes of the tail.
+    pub(crate) fn tail_bytes(&self) -> usize {
+        self.tail.bytes
+    }
+
+    /// Whether a checkpoint would move anything.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.tail.entries > 0
+    }
+
+    /// Sets the tail aside for a checkpoint, with what is true at its end; the shard goes on with an empty one.
+    pub(crate) fn freeze(&mut self) -> (Arc<Tail>, Meta) {
+        assert!(self.frozen.is_none(), "one checkpoint of a shard at a time");
+        let tail = Arc::new(std::mem::take(&mut self.tail));
+        self.frozen = Some(Arc::clone(&tail));
+        (tail, self.meta.clone())
+    }
+
+    /// The frozen tail is on the device.
+    pub(crate) fn thaw(&mut self, checkpoint: u64) {
+        self.frozen = None;
+        self.checkpoint = checkpoint;
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+}
+
+/// An entity's row in the store.
+pub(super) fn read_row(store: &dyn StateStore, key: &EntityKey) -> Result<Option<EntityRow>, StoreError> {
+    let row_key = keys::entity(key);
+    store
+        .get(&row_key)?
+        .map(|bytes| keys::decode(&row_key, &bytes))
+        .transpose()
+}
+
+/// Whether a tail's part of an entity follows what the store holds: nothing of it was written before.
+pub(super) fn is_unwritten(row: &EntityRow, entity: &TailEntity) -> bool {
+    entity.head.seq > row.head.seq
+}

@@ -1,0 +1,44 @@
+//! What was applied since the last checkpoint, in memory. The log holds the same, so that nothing is lost with it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{Decided, EffectId, OutboxRow, keys::Head};
+use crate::entity::EntityKey;
+
+/// An entity's part of the tail.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TailEntity {
+    pub(crate) head: Head,
+    /// Its records in this tail, in order.
+    pub(crate) records: Vec<Arc<Decided>>,
+    /// There was nothing of it before this tail.
+    pub(crate) is_new: bool,
+}
+
+/// What was applied since the last checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) entities: HashMap<EntityKey, TailEntity>,
+    /// Effects that came (a row) or went (none).
+    pub(crate) outbox: BTreeMap<EffectId, Option<Arc<OutboxRow>>>,
+    /// Bytes of the records.
+    pub(crate) bytes: usize,
+    /// Entries applied, whether or not they left anything here.
+    pub(crate) entries: u64,
+}
+
+impl Tail {
+    pub(crate) fn effect_came(&mut self, id: EffectId, row: Arc<OutboxRow>) {
+        self.outbox.insert(id, Some(row));
+    }
+
+    pub(crate) fn effect_went(&mut self, id: &EffectId) {
+        // One that came in this tail never reaches the store.
+        if !matches!(self.outbox.remove(id), Some(Some(_))) {
+            self.outbox.insert(id.clone(), None);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! All groups of one node: inputs in, effects out.
+//!
+//! [`Driver::step`] is given what has happened and returns what is to be done. Whoever runs it carries the
+//! [`Output`] out in the order of its fields, and then steps again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proto::cluster::v1 as pb;
+
+pub(crate) use super::group_log::SnapshotPosition;
+use super::{
+    Entry,
+    group::Group,
+    members::{MemberChange, Members, RaftId},
+};
+use crate::config::NodeId;
+
+/// Times in ticks and limits of one append.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) heartbeat_ticks: usize,
+    pub(crate) election_ticks: usize,
+    pub(crate) append_records_max: usize,
+    pub(crate) append_bytes_max: usize,
+    /// Spreads the election time-outs; different for each node.
+    pub(crate) seed: u64,
+}
+
+/// What must be durable of a group beside its entries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HardState {
+    pub(crate) term: u64,
+    pub(crate) vote: RaftId,
+    pub(crate) commit: u64,
+}
+
+/// A group as it stands on disk when the node starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Boot {
+    pub(crate) group: u32,
+    pub(crate) id: RaftId,
+    pub(crate) hard_state: HardState,
+    /// Index and term of the last entry that is no longer in the log.
+    pub(crate) cut: (u64, u64),
+    pub(crate) entries: Vec<Entry>,
+    /// The position that the state store has reached, and the members there.
+    pub(crate) applied: u64,
+    pub(crate) members: Members,
+    /// Under which generation the state store keeps the group.
+    pub(crate) generation: u64,
+    /// Whether to stand for election at once: for the preferred leader of a new cluster.
+    pub(crate) campaign: bool,
+}
+
+/// What has happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// One tick has passed.
+    Tick,
+    /// Messages of a peer.
+    Messages(Vec<pb::GroupMessage>),
+    /// A record to append, decided by the leader of `term`.
+    Propose {
+        group: u32,
+        term: u64,
+        record: Bytes,
+        ticket: u64,
+    },
+    /// Somebody wants to read what is committed now.
+    Read { group: u32, ticket: u64 },
+    /// The write of this number, and so each one before it, has reached the device.
+    Written(u64),
+    /// The connection to a node broke.
+    LinkDown(NodeId),
+    /// Give the group's leadership to a node.
+    Transfer { group: u32, to: NodeId },
+    /// Change the group's members.
+    ChangeMembers { group: u32, changes: Vec<MemberChange> },
+    /// The state store holds everything up to `index` on the device: the log may be cut, but for `keep` entries.
+    Checkpointed { group: u32, index: u64, keep: u64 },
+    /// A snapshot can be fetched.
+    SnapshotBuilt { group: u32, position: SnapshotPosition },
+    /// No snapshot could be built; a later attempt may.
+    SnapshotFailed { group: u32 },
+    /// The data of a snapshot is on this node's device, under `generation`; now take the message that announced it.
+    SnapshotFetched {
+        group: u32,
+        generation: u64,
+        message: Box<pb::RaftMessage>,
+    },
+    /// The data of a snapshot could not be fetched.
+    FetchFailed { group: u32 },
+}
+
+/// What is to be done, in the order of the fields.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// To be sent at once.
+    pub(crate) send: Vec<(NodeId, pb::GroupMessage)>,
+    /// To be written in one batch and synced; then [`Input::Written`] is due.
+    pub(crate) write: Option<Write>,
+    /// To be applied, in this order.
+    pub(crate) applied: Vec<Applied>,
+    /// Proposals that will not be answered by an applied entry.
+    pub(crate) failed: Vec<(u64, Failure)>,
+    /// Reads that may be answered now (true), or not here (false).
+    pub(crate) reads: Vec<(u64, bool)>,
+    /// Groups whose leadership has changed.
+    pub(crate) roles: Vec<Role>,
+    /// Work for others.
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// One batch for the log.
+#[derive(Debug, Default)]
+pub(crate) struct Write {
+    pub(crate) number: u64,
+    pub(crate) groups: BTreeMap<u32, GroupWrite>,
+}
+
+/// A group's part of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct GroupWrite {
+    pub(crate) hard_state: Option<HardState>,
+    /// Begin anew behind a snapshot: index, term and generation. Comes before the entries.
+    pub(crate) install: Option<(u64, u64, u64)>,
+    /// Entries to append; they replace what stands from the first of them on.
+    pub(crate) entries: Vec<Entry>,
+    /// Entries up to this index and term are no longer needed.
+    pub(crate) cut: Option<(u64, u64)>,
+}
+
+/// One step of a group's state.
+#[derive(Debug, Clone)]
+pub(crate) enum Applied {
+    /// A committed entry. `tickets` are this node's own proposals in it, one for each record; none if it is another's.
+    Entry {
+        group: u32,
+        index: u64,
+        term: u64,
+        data: Bytes,
+        tickets: Vec<u64>,
+        /// The members from here on, where the entry changed them.
+        members: Option<Members>,
+    },
+    /// The state is now that of the fetched snapshot.
+    Install { group: u32, generation: u64 },
+}
+
+/// Why a proposal has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Not appended, for certain.
+    NotLeader,
+    /// Appended, and leadership was lost before it was known to be committed.
+    Unknown,
+}
+
+/// Who leads a group, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Role {
+    pub(crate) group: u32,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<NodeId>,
+    /// This node leads and has applied all that was committed before its term.
+    pub(crate) serving: bool,
+}
+
+/// Work that the driver needs done; it goes on meanwhile.
+#[derive(Debug, Clone)]
+pub(crate) enum Task {
+    /// Make a checkpoint and keep a copy of it for peers to fetch.
+    BuildSnapshot { group: u32 },
+    /// Fetch a snapshot's data from `source`.
+    FetchSnapshot {
+        group: u32,
+        source: NodeId,
+        index: u64,
+        message: Box<pb::RaftMessage>,
+    },
+    /// The data under this generation will not be used.
+    DropGeneration { group: u32, generation: u64 },
+}
+
+/// A group, for people and for planning.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupStatus {
+    pub(crate) group: u32,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) is_leader: bool,
+    pub(crate) transferring: bool,
+    pub(crate) last: u64,
+    pub(crate) log_bytes: usize,
+    pub(crate) members: Members,
+    /// For a leader: what each other replica is known to hold.
+    pub(crate) matched: Vec<(RaftId, u64)>,
+}
+
+/// All groups of one node.
+pub(crate) struct Driver {
+    groups: BTreeMap<u32, Group>,
+    next_write: u64,
+}
+
+impl Driver {
+    pub(crate) fn new(node: NodeId, settings: &Settings, boots: Vec<Boot>) -> Self {
+        let groups = boots
+            .into_iter()
+            .map(|boot| (boot.group, Group::new(node, settings.clone(), boot)))
+            .collect();
+        Self { groups, next_write: 1 }
+    }
+
+    /// Takes what has happened and says what is to be done.
+    pub(crate) fn step(&mut self, inputs: impl IntoIterator<Item = Input>) -> Output {
+        let mut output = Output::default();
+        for input in inputs {
+            self.take(input, &mut output);
+        }
+        let mut write = Write {
+            number: self.next_write,
+            ..Write::default()
+        };
+        for (id, group) in &mut self.groups {
+            let mut part = GroupWrite::default();
+            while group.is_active() {
+                group.advance(write.number, &mut part, &mut output);
+            }
+            if part.hard_state.is_some() || part.install.is_some() || !part.entries.is_empty() || part.cut.is_some() {
+                write.groups.insert(*id, part);
+            }
+        }
+        if !write.groups.is_empty() {
+            self.next_write += 1;
+            output.write = Some(write);
+        }
+        output
+    }
+
+    /// Every group as it stands.
+    pub(crate) fn status(&self) -> Vec<GroupStatus> {
+        self.groups.values().map(Group::status).collect()
+    }
+
+    fn take(&mut self, input: Input, output: &mut Output) {
+        match input {
+            Input::Tick => self.groups.values_mut().for_each(Group::tick),
+            Input::Messages(messages) => {
+                for pb::GroupMessage { group, message } in messages {
+                    if let (Some(group), Some(message)) = (self.groups.get_mut(&group), message) {
+                        group.receive(message, output);
+                    }
+                }
+            }
+            Input::Propose {
+                group,
+                term,
+                record,
+                ticket,
+            } => match self.groups.get_mut(&group) {
+                Some(group) => group.enqueue(term, record, ticket, output),
+                None => output.failed.push((ticket, Failure::NotLeader)),
+            },
+            Input::Read { group, ticket } => match self.groups.get_mut(&group) {
+                Some(group) => group.enqueue_read(ticket),
+                None => output.reads.push((ticket, false)),
+            },
+            Input::Written(number) => self.groups.values_mut().for_each(|group| group.written(number, output)),
+            Input::LinkDown(node) => self.groups.values_mut().for_each(|group| group.link_down(node)),
+            Input::Transfer { group, to } => self.with(group, |group| group.transfer(to)),
+            Input::ChangeMembers { group, changes } => self.with(group, |group| group.change_members(&changes)),
+            Input::Checkpointed { group, index, keep } => self.with(group, |group| group.checkpointed(index, keep)),
+            Input::SnapshotBuilt { group, position } => self.with(group, |group| group.snapshot_built(position)),
+            Input::SnapshotFailed { group } => self.with(group, Group::snapshot_failed),
+            Input::SnapshotFetched {
+                group,
+                generation,
+                message,
+            } => self.with(group, |group| group.fetched(generation, *message)),
+            Input::FetchFailed { group } => self.with(group, Group::fetch_failed),
+        }
+    }
+
+    fn with(&mut self, group: u32, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            change(group);
+        }
+    }
+}

@@ -1,0 +1,650 @@
+//! One Raft group's part of the driver.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use proto::cluster::v1 as pb;
+use protobuf::Message as _;
+use raft::{
+    ProgressState, RawNode, SnapshotStatus, StateRole,
+    eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, EntryType, Message, MessageType},
+};
+
+use super::{
+    Entry, batch,
+    driver::{
+        Applied, Boot, Failure, GroupStatus, GroupWrite, HardState, Output, Role, Settings, SnapshotPosition, Task,
+    },
+    group_log::GroupLog,
+    members::{MemberChange, Members, RaftId, node_of},
+    message,
+};
+use crate::config::NodeId;
+
+/// Entries of one group that may be under way at once; what waits meanwhile goes into the next one.
+const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Rounds of heartbeats that may be under way for reads.
+const READ_ROUNDS_MAX: usize = 4;
+/// Largest Raft message, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Appends under way to one follower.
+const WINDOW: usize = 32;
+/// A replica that has not taken its snapshot after so many ticks is sent another.
+const SNAPSHOT_TICKS_MAX: u32 = 800;
+
+/// What must wait for a write before it counts.
+struct Held {
+    write: u64,
+    ready: u64,
+    messages: Vec<(NodeId, pb::GroupMessage)>,
+    drop_generation: Option<u64>,
+}
+
+/// An entry of our own whose fate is open.
+struct InFlight {
+    index: u64,
+    term: u64,
+    tickets: Vec<u64>,
+}
+
+pub(super) struct Group {
+    group: u32,
+    node: NodeId,
+    settings: Settings,
+    raw: RawNode<GroupLog>,
+    applied: (u64, u64),
+    generation: u64,
+    pending: VecDeque<(Bytes, u64)>,
+    in_flight: VecDeque<InFlight>,
+    reads: Vec<u64>,
+    rounds: BTreeMap<u64, Vec<u64>>,
+    next_round: u64,
+    confirmed: Vec<(u64, Vec<u64>)>,
+    held: VecDeque<Held>,
+    hard_state_dirty: bool,
+    /// The term this group leads in, as of the last look.
+    leading: Option<u64>,
+    role: Option<Role>,
+    building_snapshot: bool,
+    fetching: bool,
+    staged: Option<u64>,
+    /// For replicas that are being sent a snapshot: since how many ticks.
+    snapshot_ticks: BTreeMap<RaftId, u32>,
+    cut: Option<(u64, u64)>,
+}
+
+impl Group {
+    pub(super) fn new(node: NodeId, settings: Settings, boot: Boot) -> Self {
+        let mut log = GroupLog {
+            hard_state: hard_state_out(&boot.hard_state),
+            members: boot.members,
+            cut: boot.cut,
+            entries: VecDeque::new(),
+            bytes: 0,
+            snapshot: None,
+            snapshot_wanted: false.into(),
+        };
+        log.append(&boot.entries);
+        let applied_term = raft::Storage::term(&log, boot.applied).unwrap_or(0);
+        let config = raft::Config {
+            id: boot.id,
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            min_election_tick: settings.election_ticks,
+            max_election_tick: settings.election_ticks * 2,
+            applied: boot.applied,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: WINDOW,
+            check_quorum: true,
+            pre_vote: true,
+            skip_bcast_commit: true,
+            // Lets a leader send entries that do not follow the message's index, and a follower then acknowledges what
+            // it does not have.
+            batch_append: false,
+            ..raft::Config::default()
+        };
+        let mut raw = RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!()))
+            .expect("the settings were checked and the log is consistent");
+        if boot.campaign {
+            // Refused only for a replica that is no voter, which then waits to be told.
+            let _ = raw.campaign();
+        }
+        Self {
+            group: boot.group,
+            node,
+            settings,
+            raw,
+            applied: (boot.applied, applied_term),
+            generation: boot.generation,
+            pending: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            reads: Vec::new(),
+            rounds: BTreeMap::new(),
+            next_round: 1,
+            confirmed: Vec::new(),
+            held: VecDeque::new(),
+            hard_state_dirty: false,
+            leading: None,
+            role: None,
+            building_snapshot: false,
+            fetching: false,
+            staged: None,
+            snapshot_ticks: BTreeMap::new(),
+            cut: None,
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    fn is_serving(&self) -> bool {
+        self.is_leader() && self.applied.1 == self.raw.raft.term
+    }
+
+    fn can_propose(&self) -> bool {
+        !self.pending.is_empty()
+            && self.is_leader()
+            && self.raw.raft.lead_transferee.is_none()
+            && self.in_flight.len() < APPENDS_IN_FLIGHT_MAX
+    }
+
+    fn can_read(&self) -> bool {
+        !self.reads.is_empty() && (!self.is_leader() || (self.is_serving() && self.rounds.len() < READ_ROUNDS_MAX))
+    }
+
+    /// Whether [`Self::advance`] has something to do.
+    pub(super) fn is_active(&self) -> bool {
+        self.raw.has_ready()
+            || self.can_propose()
+            || self.can_read()
+            || self.cut.is_some()
+            || self.leading != self.is_leader().then_some(self.raw.raft.term)
+            || (!self.is_leader() && !self.pending.is_empty())
+    }
+
+    pub(super) fn tick(&mut self) {
+        // The library draws its time-out from a generator of its own; ours is a function of seed, group and term, so that
+        // a simulation can repeat it and two nodes never stay in step.
+        let spread = mix(self.settings.seed ^ u64::from(self.group) << 40 ^ self.raw.raft.term)
+            % self.settings.election_ticks as u64;
+        self.raw
+            .raft
+            .set_randomized_election_timeout(self.settings.election_ticks + spread as usize);
+        self.raw.tick();
+        self.watch_snapshots();
+    }
+
+    fn watch_snapshots(&mut self) {
+        if !self.is_leader() {
+            self.snapshot_ticks.clear();
+            return;
+        }
+        let receiving: Vec<RaftId> = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .filter(|(_, progress)| progress.state == ProgressState::Snapshot)
+            .map(|(id, _)| *id)
+            .collect();
+        self.snapshot_ticks.retain(|id, _| receiving.contains(id));
+        for id in receiving {
+            let ticks = self.snapshot_ticks.entry(id).or_default();
+            *ticks += 1;
+            if *ticks > SNAPSHOT_TICKS_MAX {
+                self.snapshot_ticks.remove(&id);
+                self.raw.report_snapshot(id, SnapshotStatus::Failure);
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, wire: pb::RaftMessage, output: &mut Output) {
+        let announced = wire.snapshot.as_ref().map(|s| (s.index, s.source_node));
+        if let Some((index, source)) = announced
+            && index > self.raw.raft.raft_log.committed
+            && wire.term >= self.raw.raft.term
+        {
+            // The data comes first; the message is taken once it is on the device.
+            if !self.fetching {
+                self.fetching = true;
+                output.tasks.push(Task::FetchSnapshot {
+                    group: self.group,
+                    source: source as NodeId,
+                    index,
+                    message: Box::new(wire),
+                });
+            }
+            return;
+        }
+        if let Some(message) = message::from_wire(wire) {
+            // Refused are messages of replicas that no longer belong, and of the past: nothing to do about either.
+            let _ = self.raw.step(message);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, term: u64, record: Bytes, ticket: u64, output: &mut Output) {
+        if self.is_leader() && self.raw.raft.term == term {
+            self.pending.push_back((record, ticket));
+        } else {
+            output.failed.push((ticket, Failure::NotLeader));
+        }
+    }
+
+    pub(super) fn enqueue_read(&mut self, ticket: u64) {
+        self.reads.push(ticket);
+    }
+
+    pub(super) fn written(&mut self, number: u64, output: &mut Output) {
+        while self.held.front().is_some_and(|held| held.write <= number) {
+            let held = self.held.pop_front().expect("the front was seen");
+            // The group is told first: an answer must not overtake what it answers for.
+            self.raw.on_persist_ready(held.ready);
+            output.send.extend(held.messages);
+            if let Some(generation) = held.drop_generation {
+                output.tasks.push(Task::DropGeneration {
+                    group: self.group,
+                    generation,
+                });
+            }
+        }
+    }
+
+    pub(super) fn link_down(&mut self, node: NodeId) {
+        if !self.is_leader() {
+            return;
+        }
+        let peers: Vec<(RaftId, ProgressState)> = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .filter(|(id, _)| node_of(**id) == node)
+            .map(|(id, progress)| (*id, progress.state))
+            .collect();
+        for (id, state) in peers {
+            self.raw.report_unreachable(id);
+            if state == ProgressState::Snapshot {
+                self.raw.report_snapshot(id, SnapshotStatus::Failure);
+            }
+        }
+    }
+
+    pub(super) fn transfer(&mut self, to: NodeId) {
+        let voters = self.raw.raft.prs().conf().to_conf_state().voters;
+        if let Some(id) = voters.into_iter().find(|id| node_of(*id) == to)
+            && self.is_leader()
+        {
+            self.raw.transfer_leader(id);
+        }
+    }
+
+    pub(super) fn change_members(&mut self, changes: &[MemberChange]) {
+        let mut change = ConfChangeV2::default();
+        change.set_transition(ConfChangeTransition::Auto);
+        change.set_changes(
+            changes
+                .iter()
+                .map(|step| {
+                    let (kind, id) = match *step {
+                        MemberChange::AddVoter(id) => (ConfChangeType::AddNode, id),
+                        MemberChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
+                        MemberChange::Remove(id) => (ConfChangeType::RemoveNode, id),
+                    };
+                    let mut single = ConfChangeSingle::default();
+                    single.set_change_type(kind);
+                    single.node_id = id;
+                    single
+                })
+                .collect::<Vec<_>>()
+                .into(),
+        );
+        if self.is_leader() {
+            // Dropped while another change is under way; whoever planned it plans again.
+            let _ = self.raw.propose_conf_change(vec![], change);
+        }
+    }
+
+    pub(super) fn checkpointed(&mut self, index: u64, keep: u64) {
+        let to = index.min(self.applied.0).saturating_sub(keep);
+        let log = self.raw.mut_store();
+        if to > log.cut.0 {
+            log.cut_to(to);
+            self.cut = Some(log.cut);
+        }
+    }
+
+    pub(super) fn snapshot_built(&mut self, position: SnapshotPosition) {
+        self.building_snapshot = false;
+        self.raw.mut_store().snapshot = Some(position);
+    }
+
+    pub(super) fn snapshot_failed(&mut self) {
+        self.building_snapshot = false;
+    }
+
+    pub(super) fn fetched(&mut self, generation: u64, wire: pb::RaftMessage) {
+        self.fetching = false;
+        self.staged = Some(generation);
+        if let Some(message) = message::from_wire(wire) {
+            let _ = self.raw.step(message);
+        }
+    }
+
+    pub(super) fn fetch_failed(&mut self) {
+        self.fetching = false;
+    }
+
+    /// Takes one step: proposes what waits, and turns what the library has ready into effects.
+    pub(super) fn advance(&mut self, write: u64, part: &mut GroupWrite, output: &mut Output) {
+        self.propose(output);
+        self.read(output);
+        if self.raw.has_ready() {
+            self.take_ready(write, part, output);
+        }
+        if let Some(cut) = self.cut.take() {
+            part.cut = Some(cut);
+        }
+        if let Some(generation) = self.staged.take_if(|_| self.raw.snap().is_none()) {
+            output.tasks.push(Task::DropGeneration {
+                group: self.group,
+                generation,
+            });
+        }
+        self.settle_leadership(output);
+        self.answer_reads(output);
+        if self.raw.store().snapshot_wanted.take() && !self.building_snapshot {
+            self.building_snapshot = true;
+            output.tasks.push(Task::BuildSnapshot { group: self.group });
+        }
+    }
+
+    fn propose(&mut self, output: &mut Output) {
+        while self.can_propose() {
+            let mut bytes = 0;
+            let count = self
+                .pending
+                .iter()
+                .take(self.settings.append_records_max)
+                .take_while(|(record, _)| {
+                    bytes += record.len();
+                    bytes <= self.settings.append_bytes_max
+                })
+                .count()
+                .max(1);
+            let (records, tickets): (Vec<Bytes>, Vec<u64>) = self.pending.drain(..count).unzip();
+            let mut entry = Entry::default();
+            entry.data = batch::pack(records.iter());
+            // The library's own `propose` would copy the data.
+            let mut message = Message::default();
+            message.set_msg_type(MessageType::MsgPropose);
+            message.from = self.raw.raft.id;
+            message.entries = vec![entry].into();
+            match self.raw.raft.step(message) {
+                Ok(()) => self.in_flight.push_back(InFlight {
+                    index: self.raw.raft.raft_log.last_index(),
+                    term: self.raw.raft.term,
+                    tickets,
+                }),
+                Err(_) => output
+                    .failed
+                    .extend(tickets.into_iter().map(|ticket| (ticket, Failure::NotLeader))),
+            }
+        }
+    }
+
+    fn read(&mut self, output: &mut Output) {
+        if !self.can_read() {
+            return;
+        }
+        let tickets = std::mem::take(&mut self.reads);
+        if self.is_leader() {
+            let round = self.next_round;
+            self.next_round += 1;
+            self.rounds.insert(round, tickets);
+            self.raw.read_index(round.to_be_bytes().to_vec());
+        } else {
+            output.reads.extend(tickets.into_iter().map(|ticket| (ticket, false)));
+        }
+    }
+
+    fn take_ready(&mut self, write: u64, part: &mut GroupWrite, output: &mut Output) {
+        let mut ready = self.raw.ready();
+        let mut must_write = ready.must_sync();
+        let mut drop_generation = None;
+        for message in ready.take_messages() {
+            output.send.push(self.envelope(message));
+        }
+        if !ready.snapshot().is_empty() {
+            must_write = true;
+            drop_generation = Some(self.install(ready.snapshot(), part, output));
+        }
+        if let Some(hard_state) = ready.hs() {
+            self.raw.mut_store().hard_state = hard_state.clone();
+            self.hard_state_dirty = true;
+        }
+        if !ready.entries().is_empty() {
+            must_write = true;
+            append(&mut part.entries, ready.entries());
+            self.raw.mut_store().append(ready.entries());
+        }
+        if must_write && std::mem::take(&mut self.hard_state_dirty) {
+            part.hard_state = Some(hard_state_in(&self.raw.store().hard_state));
+        }
+        for state in ready.take_read_states() {
+            if let Ok(round) = <[u8; 8]>::try_from(&state.request_ctx[..])
+                && let Some(tickets) = self.rounds.remove(&u64::from_be_bytes(round))
+            {
+                self.confirmed.push((state.index, tickets));
+            }
+        }
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        let messages: Vec<_> = ready
+            .take_persisted_messages()
+            .into_iter()
+            .map(|message| self.envelope(message))
+            .collect();
+        self.raw.advance_append_async(ready);
+        // Also a readiness that wrote nothing waits while an older one of its group is on its way to the device.
+        let waits_for = if must_write {
+            Some(write)
+        } else {
+            self.held.back().map(|held| held.write)
+        };
+        match waits_for {
+            Some(write) => self.held.push_back(Held {
+                write,
+                ready: number,
+                messages,
+                drop_generation,
+            }),
+            None => {
+                self.raw.on_persist_ready(number);
+                output.send.extend(messages);
+            }
+        }
+        self.apply(committed, output);
+    }
+
+    fn envelope(&self, message: Message) -> (NodeId, pb::GroupMessage) {
+        let to = node_of(message.to);
+        let message = message::to_wire(message, self.node);
+        (
+            to,
+            pb::GroupMessage {
+                group: self.group,
+                message: Some(message),
+            },
+        )
+    }
+
+    /// Begins anew behind a fetched snapshot; says which generation is now of no use.
+    fn install(&mut self, snapshot: &raft::eraftpb::Snapshot, part: &mut GroupWrite, output: &mut Output) -> u64 {
+        let meta = snapshot.get_metadata();
+        let generation = self
+            .staged
+            .take()
+            .expect("a snapshot is taken only after its data was fetched");
+        part.entries.clear();
+        part.install = Some((meta.index, meta.term, generation));
+        let log = self.raw.mut_store();
+        log.restart_at(meta.index, meta.term);
+        log.members = Members::from(meta.get_conf_state());
+        self.applied = (meta.index, meta.term);
+        self.hard_state_dirty = true;
+        output.applied.push(Applied::Install {
+            group: self.group,
+            generation,
+        });
+        std::mem::replace(&mut self.generation, generation)
+    }
+
+    fn apply(&mut self, committed: Vec<Entry>, output: &mut Output) {
+        let Some(last) = committed.last().map(|entry| entry.index) else {
+            return;
+        };
+        for entry in committed {
+            self.applied = (entry.index, entry.term);
+            let members = match entry.get_entry_type() {
+                EntryType::EntryNormal => None,
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    let mut change = ConfChangeV2::default();
+                    // An empty change ends the time in which two majorities count.
+                    change
+                        .merge_from_bytes(&entry.data)
+                        .expect("a committed change of members was encoded by the library");
+                    let state = self
+                        .raw
+                        .apply_conf_change(&change)
+                        .expect("a change of members was checked before it was proposed");
+                    Some(Members::from(&state))
+                }
+            };
+            let tickets = self.tickets_of(entry.index, entry.term, output);
+            let data = if members.is_some() { Bytes::new() } else { entry.data };
+            output.applied.push(Applied::Entry {
+                group: self.group,
+                index: entry.index,
+                term: entry.term,
+                data,
+                tickets,
+                members,
+            });
+        }
+        self.raw.advance_apply_to(last);
+    }
+
+    /// Our own proposals in an applied entry. Those of an entry that another one has replaced have an unknown fate: a copy
+    /// of it may still be found on a replica that was away, but it cannot be committed any more at this index.
+    fn tickets_of(&mut self, index: u64, term: u64, output: &mut Output) -> Vec<u64> {
+        while let Some(first) = self.in_flight.front() {
+            if first.index > index {
+                break;
+            }
+            let first = self.in_flight.pop_front().expect("the front was seen");
+            if first.index == index && first.term == term {
+                return first.tickets;
+            }
+            output
+                .failed
+                .extend(first.tickets.into_iter().map(|ticket| (ticket, Failure::Unknown)));
+        }
+        Vec::new()
+    }
+
+    fn settle_leadership(&mut self, output: &mut Output) {
+        let leading = self.is_leader().then_some(self.raw.raft.term);
+        if leading != self.leading || leading.is_none() {
+            if leading != self.leading {
+                let lost = self.in_flight.drain(..).flat_map(|entry| entry.tickets);
+                output.failed.extend(lost.map(|ticket| (ticket, Failure::Unknown)));
+            }
+            let refused = self.pending.drain(..).map(|(_, ticket)| ticket);
+            output.failed.extend(refused.map(|ticket| (ticket, Failure::NotLeader)));
+            let rounds = std::mem::take(&mut self.rounds).into_values().flatten();
+            output.reads.extend(rounds.map(|ticket| (ticket, false)));
+            let confirmed = self.confirmed.drain(..).flat_map(|(_, tickets)| tickets);
+            output.reads.extend(confirmed.map(|ticket| (ticket, false)));
+        }
+        self.leading = leading;
+        let leader = self.raw.raft.leader_id;
+        let role = Role {
+            group: self.group,
+            term: self.raw.raft.term,
+            leader: (leader != 0).then(|| node_of(leader)),
+            serving: self.is_serving(),
+        };
+        if self.role != Some(role) {
+            self.role = Some(role);
+            output.roles.push(role);
+        }
+    }
+
+    fn answer_reads(&mut self, output: &mut Output) {
+        let applied = self.applied.0;
+        self.confirmed.retain_mut(|(index, tickets)| {
+            let due = *index <= applied;
+            if due {
+                output.reads.extend(tickets.drain(..).map(|ticket| (ticket, true)));
+            }
+            !due
+        });
+    }
+
+    pub(super) fn status(&self) -> GroupStatus {
+        let raft = &self.raw.raft;
+        let matched = if self.is_leader() {
+            raft.prs()
+                .iter()
+                .filter(|(id, _)| **id != raft.id)
+                .map(|(id, progress)| (*id, progress.matched))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        GroupStatus {
+            group: self.group,
+            term: raft.term,
+            leader: (raft.leader_id != 0).then(|| node_of(raft.leader_id)),
+            is_leader: self.is_leader(),
+            transferring: raft.lead_transferee.is_some(),
+            last: raft.raft_log.last_index(),
+            log_bytes: self.raw.store().bytes,
+            members: Members::from(&raft.prs().conf().to_conf_state()),
+            matched,
+        }
+    }
+}
+
+/// Appends to a batch what may replace the end of what is already in it.
+fn append(batch: &mut Vec<Entry>, new: &[Entry]) {
+    if let (Some(first), Some(begin)) = (new.first(), batch.first().map(|entry| entry.index)) {
+        batch.truncate(first.index.saturating_sub(begin) as usize);
+    }
+    batch.extend_from_slice(new);
+}
+
+fn hard_state_out(state: &HardState) -> raft::eraftpb::HardState {
+    let mut out = raft::eraftpb::HardState::default();
+    out.term = state.term;
+    out.vote = state.vote;
+    out.commit = state.commit;
+    out
+}
+
+fn hard_state_in(state: &raft::eraftpb::HardState) -> HardState {
+    HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+    }
+}
+
+/// Spreads a number over all bits (the finaliser of SplitMix64).
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,246 @@
+//! The one log of a node, shared by all its groups, in raft-engine.
+//!
+//! One batch, one sync, for whatever number of groups has something to write. The log also names the generation under
+//! which the state store keeps each group, so that installing a snapshot is a single write here.
+
+use std::path::Path;
+
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
+
+use super::StoreError;
+use crate::replication::{Entry, GroupWrite, HardState};
+
+const HARD_STATE: &[u8] = b"hard-state";
+const PLACE: &[u8] = b"place";
+
+/// How an entry is found in the log.
+struct Entries;
+
+impl MessageExt for Entries {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+/// What the log holds of one group.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoredGroup {
+    pub(crate) hard_state: HardState,
+    /// Index and term of the last entry that is no longer there.
+    pub(crate) cut: (u64, u64),
+    pub(crate) generation: u64,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The log of a node.
+pub(crate) struct Log {
+    engine: Engine,
+}
+
+impl Log {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let config = Config {
+            dir: path.to_string_lossy().into_owned(),
+            target_file_size: ReadableSize::mb(64),
+            purge_threshold: ReadableSize::mb(256),
+            ..Config::default()
+        };
+        let engine = Engine::open(config).map_err(|error| failed(&error))?;
+        Ok(Self { engine })
+    }
+
+    /// What is stored of a group; `None` if it was never begun.
+    pub(crate) fn group(&self, group: u32) -> Result<Option<StoredGroup>, StoreError> {
+        let region = region(group);
+        let Some(place) = self.engine.get(region, PLACE) else {
+            return Ok(None);
+        };
+        let [cut_index, cut_term, generation] = numbers(PLACE, &place)?;
+        let [term, vote, commit] = match self.engine.get(region, HARD_STATE) {
+            Some(bytes) => numbers(HARD_STATE, &bytes)?,
+            None => [0; 3],
+        };
+        let mut entries = Vec::new();
+        if let (Some(first), Some(last)) = (self.engine.first_index(region), self.engine.last_index(region)) {
+            // Entries below the cut may remain when the node ended between the two steps of a cut.
+            let from = first.max(cut_index + 1);
+            if from <= last {
+                self.engine
+                    .fetch_entries_to::<Entries>(region, from, last + 1, None, &mut entries)
+                    .map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(Some(StoredGroup {
+            hard_state: HardState { term, vote, commit },
+            cut: (cut_index, cut_term),
+            generation,
+            entries,
+        }))
+    }
+
+    /// Begins a group.
+    pub(crate) fn begin(&self, group: u32, stored: &StoredGroup) -> Result<(), StoreError> {
+        let mut batch = LogBatch::default();
+        put_place(&mut batch, group, stored.cut, stored.generation)?;
+        put_hard_state(&mut batch, group, &stored.hard_state)?;
+        self.write(batch)
+    }
+
+    /// Writes several groups' parts in one batch and brings it to the device.
+    pub(crate) fn append(&self, parts: &[(u32, GroupWrite, u64)]) -> Result<(), StoreError> {
+        let mut batch = LogBatch::default();
+        for (group, part, generation) in parts {
+            let region = region(*group);
+            if let Some((index, term, generation)) = part.install {
+                batch.add_command(region, Command::Clean);
+                put_place(&mut batch, *group, (index, term), generation)?;
+            }
+            if let Some(cut) = part.cut {
+                put_place(&mut batch, *group, cut, *generation)?;
+            }
+            if let Some(hard_state) = &part.hard_state {
+                put_hard_state(&mut batch, *group, hard_state)?;
+            }
+            batch
+                .add_entries::<Entries>(region, &part.entries)
+                .map_err(|error| failed(&error))?;
+        }
+        self.write(batch)?;
+        for (group, part, _) in parts {
+            if let Some((index, _)) = part.cut {
+                self.engine.compact_to(region(*group), index + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the files that hold nothing of use any more.
+    pub(crate) fn purge(&self) -> Result<(), StoreError> {
+        self.engine
+            .purge_expired_files()
+            .map(|_| ())
+            .map_err(|error| failed(&error))
+    }
+
+    fn write(&self, mut batch: LogBatch) -> Result<(), StoreError> {
+        self.engine
+            .write(&mut batch, true)
+            .map(|_| ())
+            .map_err(|error| failed(&error))
+    }
+}
+
+/// raft-engine's own number of a group; it has none for 0.
+fn region(group: u32) -> u64 {
+    u64::from(group) + 1
+}
+
+fn put_place(batch: &mut LogBatch, group: u32, cut: (u64, u64), generation: u64) -> Result<(), StoreError> {
+    let value = bytes_of([cut.0, cut.1, generation]);
+    batch
+        .put(region(group), PLACE.to_vec(), value)
+        .map_err(|error| failed(&error))
+}
+
+fn put_hard_state(batch: &mut LogBatch, group: u32, state: &HardState) -> Result<(), StoreError> {
+    let value = bytes_of([state.term, state.vote, state.commit]);
+    batch
+        .put(region(group), HARD_STATE.to_vec(), value)
+        .map_err(|error| failed(&error))
+}
+
+fn bytes_of(numbers: [u64; 3]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+fn numbers(key: &[u8], bytes: &[u8]) -> Result<[u64; 3], StoreError> {
+    if bytes.len() != 24 {
+        return Err(StoreError::damaged(key, &"length"));
+    }
+    let mut numbers = [0; 3];
+    for (number, part) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+        *number = u64::from_be_bytes(part.try_into().expect("chunks of eight"));
+    }
+    Ok(numbers)
+}
+
+fn failed(error: &raft_engine::Error) -> StoreError {
+    StoreError::Failed(format!("log: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        let mut entry = Entry::default();
+        entry.index = index;
+        entry.term = term;
+        entry.data = format!("entry {index}").into();
+        entry
+    }
+
+    fn entries(from: u64, to: u64, term: u64) -> GroupWrite {
+        GroupWrite {
+            entries: (from..=to).map(|index| entry(index, term)).collect(),
+            ..GroupWrite::default()
+        }
+    }
+
+    #[test]
+    fn a_group_reads_back_with_its_suffix_replaced_and_its_beginning_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        {
+            let log = Log::open(folder.path()).expect("a new log");
+            assert!(log.group(0).expect("read").is_none());
+            log.begin(0, &StoredGroup::default()).expect("begun");
+            log.append(&[(0, entries(1, 10, 1), 0)]).expect("written");
+            let hard_state = HardState {
+                term: 2,
+                vote: 3,
+                commit: 8,
+            };
+            let replaced = GroupWrite {
+                hard_state: Some(hard_state),
+                cut: Some((4, 1)),
+                ..entries(9, 9, 2)
+            };
+            log.append(&[(0, replaced, 0)]).expect("written");
+        }
+        let log = Log::open(folder.path()).expect("the same log");
+        let group = log.group(0).expect("read").expect("begun");
+        assert_eq!(
+            (group.hard_state.term, group.hard_state.commit, group.cut),
+            (2, 8, (4, 1))
+        );
+        let read: Vec<_> = group.entries.iter().map(|entry| (entry.index, entry.term)).collect();
+        assert_eq!(read, [(5, 1), (6, 1), (7, 1), (8, 1), (9, 2)]);
+    }
+
+    #[test]
+    fn an_installed_snapshot_replaces_everything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        {
+            let log = Log::open(folder.path()).expect("a new log");
+            log.begin(2, &StoredGroup::default()).expect("begun");
+            log.append(&[(2, entries(1, 3, 1), 0)]).expect("written");
+            let install = GroupWrite {
+                install: Some((50, 4, 7)),
+                ..entries(51, 52, 4)
+            };
+            log.append(&[(2, install, 7)]).expect("written");
+        }
+        let group = Log::open(folder.path())
+            .expect("the same log")
+            .group(2)
+            .expect("read")
+            .expect("begun");
+        assert_eq!((group.cut, group.generation), ((50, 4), 7));
+        assert_eq!(
+            group.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+            [51, 52]
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The state store in memory, for tests and simulations.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Batch, StateStore, StoreError};
+
+/// Rows as they are, and as they would be after a crash.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStore {
+    rows: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    synced: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+}
+
+impl MemoryStore {
+    /// A store that already holds these rows, on the device.
+    pub(crate) fn with_rows(rows: impl IntoIterator<Item = (Vec<u8>, Bytes)>) -> Self {
+        let rows: BTreeMap<_, _> = rows.into_iter().collect();
+        Self {
+            synced: Mutex::new(rows.clone()),
+            rows: Mutex::new(rows),
+        }
+    }
+
+    pub(crate) fn sync(&self) {
+        self.synced.lock().clone_from(&self.rows.lock());
+    }
+
+    /// Forgets what was not synced.
+    pub(crate) fn crash(&self) {
+        self.rows.lock().clone_from(&self.synced.lock());
+    }
+
+    pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {
+        self.rows.lock().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.lock().get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let start = from.max(prefix).to_vec();
+        let rows: Vec<_> = self
+            .rows
+            .lock()
+            .range(start..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (key, value) in rows {
+            if !visit(&key, value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
+        let range = (Bound::Unbounded, Bound::Included(at.to_vec()));
+        Ok(self
+            .rows
+            .lock()
+            .range(range)
+            .next_back()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut rows = self.rows.lock();
+        for (key, value) in batch.rows {
+            match value {
+                Some(value) => rows.insert(key, value.into()),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! The state of all shards of a node in sled.
+//!
+//! sled's `flush` does not reach the device on Linux (it calls `sync_file_range`), and it never syncs the files it puts
+//! large values into. [`StateDb::sync`] does both itself, and the log is trimmed only after it. Each value carries a
+//! checksum, so that a flipped bit is found before it is served.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Batch, StateStore, StoreError};
+
+/// Memory that sled may use for pages, in bytes.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// All shards of a node.
+pub(crate) struct StateDb {
+    db: sled::Db,
+    path: PathBuf,
+    /// Files of large values that are known to be on the device.
+    synced_blobs: Mutex<BTreeSet<OsString>>,
+}
+
+impl StateDb {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = sled::Config::default()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            // Only checkpoints need to reach the device, and they say so.
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| failed(&error))?;
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            synced_blobs: Mutex::default(),
+        })
+    }
+
+    /// The state of a shard under a generation; a new generation is empty.
+    pub(crate) fn shard(&self, shard: u32, generation: u64) -> Result<Arc<SledShard>, StoreError> {
+        let tree = self
+            .db
+            .open_tree(tree_name(shard, generation))
+            .map_err(|error| failed(&error))?;
+        Ok(Arc::new(SledShard { tree }))
+    }
+
+    pub(crate) fn drop_shard(&self, shard: u32, generation: u64) -> Result<(), StoreError> {
+        self.db
+            .drop_tree(tree_name(shard, generation))
+            .map(|_| ())
+            .map_err(|error| failed(&error))
+    }
+
+    /// Drops every generation of a shard but one: what an interrupted fetch has left.
+    pub(crate) fn keep_only(&self, shard: u32, generation: u64) -> Result<(), StoreError> {
+        let prefix = format!("shard-{shard}-");
+        let keep = tree_name(shard, generation);
+        for name in self.db.tree_names() {
+            if name.starts_with(prefix.as_bytes()) && name != keep.as_bytes() {
+                self.db.drop_tree(name).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings all that was written to the device.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|error| failed(&error))?;
+        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_data());
+        sync(&self.path.join("db")).map_err(|error| failed(&error))?;
+        let blobs = self.path.join("blobs");
+        if blobs.is_dir() {
+            let now: BTreeSet<OsString> = fs::read_dir(&blobs)
+                .map_err(|error| failed(&error))?
+                .filter_map(|entry| Some(entry.ok()?.file_name()))
+                .collect();
+            let mut synced = self.synced_blobs.lock();
+            let new: Vec<OsString> = now.difference(&synced).cloned().collect();
+            for name in &new {
+                match sync(&blobs.join(name)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+                    _ => {} // sled may have removed it meanwhile.
+                }
+            }
+            if !new.is_empty() {
+                sync(&blobs).map_err(|error| failed(&error))?;
+            }
+            *synced = now;
+        }
+        Ok(())
+    }
+}
+
+fn tree_name(shard: u32, generation: u64) -> String {
+    format!("shard-{shard}-{generation}")
+}
+
+fn failed(error: &dyn std::error::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+/// One shard's rows.
+pub(crate) struct SledShard {
+    tree: sled::Tree,
+}
+
+impl StateStore for SledShard {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.tree.get(key).map_err(|error| failed(&error))? {
+            Some(value) => unseal(key, &value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.tree.range(from.max(prefix)..) {
+            let (key, value) = row.map_err(|error| failed(&error))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let value = unseal(&key, &value)?;
+            if !visit(&key, value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
+        match self.tree.range(prefix..=at).next_back() {
+            Some(row) => {
+                let (key, value) = row.map_err(|error| failed(&error))?;
+                let value = unseal(&key, &value)?;
+                Ok(Some((key.to_vec(), value)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut rows = sled::Batch::default();
+        for (key, value) in batch.rows {
+            match value {
+                Some(value) => rows.insert(sled::IVec::from(&key[..]), seal(&key, &value)),
+                None => rows.remove(key),
+            }
+        }
+        self.tree.apply_batch(rows).map_err(|error| failed(&error))
+    }
+}
+
+/// A value behind its checksum, which covers the key too: a value under a wrong key is as bad as a wrong value.
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + 4);
+    sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
+    sealed.extend_from_slice(value);
+    sealed
+}
+
+fn unseal(key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
+    match sealed.split_first_chunk::<4>() {
+        Some((sum, value)) if u32::from_be_bytes(*sum) == checksum(key, value) => Ok(Bytes::copy_from_slice(value)),
+        _ => Err(StoreError::damaged(key, &"checksum")),
+    }
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(rows: &[(&str, &str)]) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in rows {
+            batch.put(key.as_bytes().to_vec(), value.as_bytes().to_vec());
+        }
+        batch
+    }
+
+    #[test]
+    fn what_was_synced_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let large = "x".repeat(1 << 20);
+        {
+            let db = StateDb::open(folder.path()).expect("a new store");
+            let shard = db.shard(3, 1).expect("a shard");
+            shard
+                .write(batch(&[("ea", "1"), ("eb", "2"), ("ec", &large)]))
+                .expect("written");
+            db.sync().expect("synced");
+        }
+        let db = StateDb::open(folder.path()).expect("the same store");
+        let shard = db.shard(3, 1).expect("the same shard");
+        assert_eq!(shard.get(b"eb").expect("read"), Some(Bytes::from_static(b"2")));
+        assert_eq!(shard.get(b"ec").expect("read").map(|value| value.len()), Some(1 << 20));
+        let last = shard.last_at(b"e", b"ebz").expect("read").map(|(key, _)| key);
+        assert_eq!(last.as_deref(), Some(&b"eb"[..]));
+        db.keep_only(3, 2).expect("dropped");
+        assert_eq!(db.shard(3, 1).expect("a shard").get(b"eb").expect("read"), None);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_not_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = StateDb::open(folder.path()).expect("a new store");
+        let shard = db.shard(0, 0).expect("a shard");
+        shard.write(batch(&[("ea", "value")])).expect("written");
+        let mut sealed = shard.tree.get(b"ea").expect("read").expect("there").to_vec();
+        sealed[6] ^= 1;
+        shard.tree.insert(b"ea", sealed).expect("written");
+        assert!(matches!(shard.get(b"ea"), Err(StoreError::Damaged { .. })));
+    }
+}

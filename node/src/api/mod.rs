@@ -1,0 +1,95 @@
+//! What a node offers over gRPC. Handlers only parse, call the engine, render.
+//!
+//! [`request`] reads what every call carries, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
+//! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
+//! commands over one stream. [`wait`] is the long poll behind them, [`decode`] sees to messages that cannot be read.
+
+mod admin;
+mod convert;
+mod decode;
+mod gateway;
+mod orders;
+mod payments;
+mod products;
+mod rejection;
+pub(crate) mod request;
+mod returns;
+mod status;
+mod stock;
+mod wait;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use proto::{
+    catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
+    cluster::v1::admin_server::AdminServer,
+    gateway::v1::gateway_server::GatewayServer,
+    order::v1::orders_server::OrdersServer,
+    payment::v1::payments_server::PaymentsServer,
+};
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use decode::MESSAGE_BYTES_MAX;
+use request::Edge;
+
+/// What nodes say to each other is no business of clients, and is not reflected.
+const HIDDEN_CONTRACT: &str = "cluster/v1/peer.proto";
+
+/// All services for clients, with reflection and health. Health says "serving" once [`serving`] was called.
+pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let descriptors =
+        FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the contracts were compiled by our own build");
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(FileDescriptorSet {
+            file: (descriptors.file.into_iter())
+                .filter(|file| file.name() != HIDDEN_CONTRACT)
+                .collect(),
+        })
+        .build_v1()
+        .expect("the contracts were compiled by our own build");
+    set_serving(&health, false).await;
+    let services = Routes::default()
+        .add_service(OrdersServer::new(orders::Orders::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            ProductsServer::new(products::Products::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(StockServer::new(stock::Stock::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            PaymentsServer::new(payments::Payments::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(reflection)
+        .add_service(health_service);
+    let mended = services
+        .into_axum_router()
+        .layer(axum::middleware::map_response(decode::mend));
+    (Routes::from(mended), health)
+}
+
+/// Says of every service whether it can be used.
+pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
+    use tonic_health::ServingStatus;
+
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    let names = [
+        "",
+        "playhouse.order.v1.Orders",
+        "playhouse.catalog.v1.Products",
+        "playhouse.catalog.v1.Stock",
+        "playhouse.payment.v1.Payments",
+        "playhouse.gateway.v1.Gateway",
+        "playhouse.cluster.v1.Admin",
+    ];
+    for name in names {
+        health.set_service_status(name, status).await;
+    }
+}

@@ -1,0 +1,266 @@
+//! What every call carries beside its content: request id, deadline, trace. Read once from the metadata, answered once.
+//!
+//! `x-request-id` is the idempotency key; it is drawn where the caller gave none, and always echoed. `grpc-timeout` is the
+//! caller's deadline; a part of it is kept back so that our answer, not the transport's, reaches the caller.
+//! `traceparent` names the caller's span.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use cluster::{Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, TraceContext, Versioned};
+use tonic::{
+    Response, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+use ulid::Ulid;
+
+use super::status::Fault;
+use crate::telemetry::Telemetry;
+
+/// The metadata key of the idempotency key.
+pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
+/// The metadata key of the answer's trace id.
+const TRACE_ID_KEY: &str = "x-trace-id";
+/// The longest time that a call may wait.
+const CALL_TIMEOUT_MAX_MS: u64 = 300_000;
+/// Kept back from the caller's deadline for the way to the caller: a tenth of it, at most this much.
+const ANSWER_MARGIN_MAX_MS: u64 = 100;
+
+/// What all handlers share; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) cluster: Cluster,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) default_timeout: Duration,
+}
+
+/// One call on its way through a handler.
+pub(crate) struct Call {
+    id: RequestId,
+    /// Whether the caller chose the id, and so can repeat the call under it.
+    id_given: bool,
+    trace: TraceContext,
+    received: Instant,
+    deadline: Instant,
+    /// Whether the caller set the deadline.
+    deadline_given: bool,
+    span: Mutex<Option<SpanRecord>>,
+    telemetry: Telemetry,
+}
+
+impl Edge {
+    /// Reads a unary call: what it carries, and its content.
+    pub(crate) fn receive<Q>(&self, name: &'static str, request: tonic::Request<Q>) -> Result<(Call, Q), Status> {
+        let (metadata, _, content) = request.into_parts();
+        let given = text(&metadata, REQUEST_ID_KEY).map_err(|fault| fault.status(None))?;
+        let call = self
+            .call(
+                name,
+                given,
+                text(&metadata, "traceparent").ok().flatten(),
+                timeout(&metadata),
+            )
+            .map_err(|fault| fault.status(None))?;
+        Ok((call, content))
+    }
+
+    /// A linearizable read of an entity as it stands.
+    pub(super) async fn read<E: Entity>(&self, call: &Call, id: &str) -> Result<Versioned<E::State>, Fault> {
+        let read = self
+            .cluster
+            .read::<E>(id, ReadOptions::default(), &call.request())
+            .await;
+        read.map_err(Fault::from)
+    }
+
+    /// A call with these properties; a request id is drawn where none is given.
+    pub(crate) fn call(
+        &self,
+        name: &'static str,
+        request_id: Option<&str>,
+        traceparent: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<Call, Fault> {
+        let id = match request_id {
+            Some(given) => RequestId::new(given).map_err(|error| Fault::invalid(REQUEST_ID_KEY, error))?,
+            None => RequestId::new(&Ulid::generate().to_string()).expect("a ULID is 26 letters and digits"),
+        };
+        let parent = self.telemetry.trace_of(traceparent);
+        let span = parent
+            .sampled
+            .then(|| SpanRecord::begin(name, &parent).with("request.id", id.as_str().to_owned()));
+        let received = Instant::now();
+        Ok(Call {
+            trace: span.as_ref().map_or(parent, |span| span.trace),
+            id,
+            id_given: request_id.is_some(),
+            received,
+            deadline: received + less_margin(timeout.unwrap_or(self.default_timeout)),
+            deadline_given: timeout.is_some(),
+            span: Mutex::new(span),
+            telemetry: self.telemetry.clone(),
+        })
+    }
+}
+
+impl Call {
+    /// The idempotency key.
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Whether the caller chose the idempotency key.
+    pub(crate) fn id_given(&self) -> bool {
+        self.id_given
+    }
+
+    /// The trace that the call belongs to.
+    pub(crate) fn trace(&self) -> &TraceContext {
+        &self.trace
+    }
+
+    /// The time that is left; zero when the deadline has passed.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// For the engine, with the time that is left.
+    pub(crate) fn request(&self) -> Request {
+        Request {
+            id: self.id.clone(),
+            timeout: self.time_left(),
+            trace: self.trace,
+        }
+    }
+
+    /// For the engine: a wait of at most `longest`.
+    pub(crate) fn request_within(&self, longest: Duration) -> Request {
+        Request {
+            timeout: self.time_left().min(longest),
+            ..self.request()
+        }
+    }
+
+    /// For the engine: one poll of a stream. A stream without a deadline goes on until its reader leaves.
+    pub(crate) fn poll(&self, longest: Duration) -> Result<Request, Fault> {
+        if !self.deadline_given {
+            return Ok(Request {
+                timeout: longest,
+                ..self.request()
+            });
+        }
+        match self.time_left() {
+            Duration::ZERO => Err(Fault::Engine(cluster::Error::TimedOut {
+                after: self.deadline.saturating_duration_since(self.received),
+            })),
+            _ => Ok(self.request_within(longest)),
+        }
+    }
+
+    /// Ends a unary call: the answer or the fault, with the request id and the trace id in the metadata.
+    pub(crate) fn answer<R>(&self, result: Result<R, Fault>) -> Result<Response<R>, Status> {
+        self.finish(result.as_ref().err());
+        match result {
+            Ok(content) => {
+                let mut response = Response::new(content);
+                self.echo(response.metadata_mut());
+                Ok(response)
+            }
+            Err(fault) => {
+                let mut status = fault.status(Some(self));
+                self.echo(status.metadata_mut());
+                Err(status)
+            }
+        }
+    }
+
+    /// Ends the call's span.
+    pub(crate) fn finish(&self, fault: Option<&Fault>) {
+        let span = self
+            .span
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let (Some(span), Some(spans)) = (span, self.telemetry.spans()) {
+            spans.record(span.finish(fault.map(ToString::to_string)));
+        }
+    }
+
+    fn echo(&self, metadata: &mut MetadataMap) {
+        // A request id may hold letters that a header cannot carry; such a caller knows its id anyway.
+        if let Ok(id) = MetadataValue::try_from(self.id.as_str()) {
+            metadata.insert(REQUEST_ID_KEY, id);
+        }
+        if let Ok(trace) = MetadataValue::try_from(self.trace.trace_hex()) {
+            metadata.insert(TRACE_ID_KEY, trace);
+        }
+    }
+}
+
+/// A metadata value as text.
+fn text<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<Option<&'a str>, Fault> {
+    metadata
+        .get(key)
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| Fault::invalid(key, "is not plain ASCII text"))
+        })
+        .transpose()
+}
+
+/// The caller's time limit: at most eight digits and a unit; `None` where there is none or it is no time.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+fn less_margin(timeout: Duration) -> Duration {
+    let timeout = timeout.min(Duration::from_millis(CALL_TIMEOUT_MAX_MS));
+    timeout.saturating_sub((timeout / 10).min(Duration::from_millis(ANSWER_MARGIN_MAX_MS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout_of(value: &str) -> Option<Duration> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", value.parse().expect("ASCII"));
+        timeout(&metadata)
+    }
+
+    #[test]
+    fn a_deadline_is_read_in_every_unit_and_nonsense_is_none() {
+        assert_eq!(timeout_of("99999999H"), Some(Duration::from_hours(99_999_999)));
+        assert_eq!(timeout_of("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(timeout_of("1500m"), Some(Duration::from_millis(1500)));
+        assert_eq!(timeout_of("7u"), Some(Duration::from_micros(7)));
+        for nonsense in ["", "S", "-1S", "+1S", "1", "1x", "999999999S", "1.5S"] {
+            assert_eq!(timeout_of(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_deadline_is_kept_back_for_the_answer() {
+        assert_eq!(less_margin(Duration::from_millis(200)), Duration::from_millis(180));
+        assert_eq!(less_margin(Duration::from_secs(10)), Duration::from_millis(9900));
+        let longest = Duration::from_millis(CALL_TIMEOUT_MAX_MS - ANSWER_MARGIN_MAX_MS);
+        assert_eq!(less_margin(Duration::MAX), longest);
+    }
+}

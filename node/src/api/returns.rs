@@ -1,0 +1,57 @@
+//! Taking goods back, the last call of the orders service.
+
+use actors::{
+    ReturnId,
+    returns::{Command, End, Line, Return},
+};
+use cluster::{Entity as _, Error};
+use proto::order::v1 as pb;
+
+use super::{
+    convert,
+    orders::{Orders, derived_id},
+    rejection,
+    request::Call,
+    status::Fault,
+    wait,
+};
+
+impl Orders {
+    /// Takes goods back and waits until money and stock have gone back, or the return was refused.
+    pub(super) async fn return_items(
+        &self,
+        call: &Call,
+        request: pb::ReturnItemsRequest,
+    ) -> Result<pb::ReturnItemsResponse, Fault> {
+        let brought_back = convert::brought_back(request)?;
+        let id = match brought_back.return_id {
+            Some(id) => id,
+            None => derived_id("return_id", call, ReturnId::new)?,
+        };
+        let start = Command::Start {
+            customer: brought_back.customer,
+            lines: (brought_back.lines.into_iter())
+                .map(|(sku, quantity)| Line { sku, quantity })
+                .collect(),
+        };
+        let started = self.edge.cluster.ask::<Return>(&id, &start, &call.request()).await;
+        started.map_err(|error| rejection::of_return(error, &id))?;
+
+        let longest = call.time_left();
+        let seen = wait::until::<Return>(&self.edge, call, longest, &id, 0, |state| state.end.is_some()).await?;
+        let state = seen.map(|seen| seen.state).unwrap_or_default();
+        match state.end {
+            Some(End::Completed) => Ok(pb::ReturnItemsResponse {
+                return_id: id.to_string(),
+                refunded: Some(convert::money(state.refunded)),
+                order_ids: state.orders.keys().map(ToString::to_string).collect(),
+            }),
+            Some(End::Refused) => {
+                let reason = state.reason.unwrap_or_default();
+                Err(rejection::of_saga(format!("{}/{id}", Return::KIND), &reason))
+            }
+            // The return goes on; the same call says later how it ended.
+            None => Err(Error::TimedOut { after: longest }.into()),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A node's config file: TOML with the tables `cluster`, `provider` and `telemetry`. What is wrong with it is said with
+//! the file and the key.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use cluster::config::Config;
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use serde::{Deserialize, Serialize};
+
+use crate::{effects::policy::Policy, telemetry::log::LogFormat};
+
+/// The most shards of a cluster.
+const SHARDS_MAX: u32 = 1024;
+
+/// Everything that a node is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeFile {
+    /// The engine: this node, its members, its limits.
+    pub cluster: Config,
+    /// The payment provider and how it is called.
+    pub provider: Policy,
+    /// What the node tells of itself.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+}
+
+/// What the node tells of itself. Spans go where `OTEL_EXPORTER_OTLP_ENDPOINT` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// How log lines look.
+    pub log: LogFormat,
+}
+
+/// Why a config file cannot be used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the config file {path}: {error}")]
+    #[diagnostic(help("`playhouse up` writes one for each node; `playhouse node --config FILE` takes its path"))]
+    Read {
+        /// Its path.
+        path: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or not of the right form.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Form(Box<WrongForm>),
+    /// A value cannot be.
+    #[error("the config file {path} is wrong: `{key}` {reason}")]
+    Value {
+        /// Its path.
+        path: String,
+        /// The key, with its table.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A config file that is no TOML, or not of the right form.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("the config file {path} is wrong: {message}")]
+pub struct WrongForm {
+    path: String,
+    message: String,
+    #[source_code]
+    text: NamedSource<String>,
+    #[label("here")]
+    at: Option<SourceSpan>,
+}
+
+impl NodeFile {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: name.clone(),
+            error,
+        })?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads and checks a file's text.
+    pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let file: Self = toml::from_str(text).map_err(|error| {
+            ConfigError::Form(Box::new(WrongForm {
+                path: path.to_owned(),
+                message: error.message().to_owned(),
+                text: NamedSource::new(path, text.to_owned()),
+                at: error.span().map(SourceSpan::from),
+            }))
+        })?;
+        match file.fault() {
+            None => Ok(file),
+            Some((key, reason)) => Err(ConfigError::Value {
+                path: path.to_owned(),
+                key,
+                reason,
+            }),
+        }
+    }
+
+    /// The first value that cannot be, with what is wrong with it.
+    fn fault(&self) -> Option<(String, String)> {
+        let fault = |key: &str, reason: String| Some((key.to_owned(), reason));
+        let cluster = &self.cluster;
+        if !(1..=SHARDS_MAX).contains(&cluster.shards) {
+            return fault(
+                "cluster.shards",
+                format!("is {}; it goes from 1 to {SHARDS_MAX}", cluster.shards),
+            );
+        }
+        if cluster.replicas == 0 {
+            return fault(
+                "cluster.replicas",
+                "is 0; each shard needs at least one copy".to_owned(),
+            );
+        }
+        if cluster.address_of(cluster.node).is_none() {
+            return fault("cluster.members", format!("does not list this node, {}", cluster.node));
+        }
+        let mut seen = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for member in &cluster.members {
+            if member.id == 0 || !seen.insert(member.id) {
+                return fault(
+                    "cluster.members",
+                    format!("has id {}; ids start at 1 and differ", member.id),
+                );
+            }
+            if !addresses.insert(member.address) {
+                return fault("cluster.members", format!("has the address {} twice", member.address));
+            }
+        }
+        let limits = &cluster.limits;
+        let positive = [
+            ("tick_ms", limits.tick_ms),
+            ("heartbeat_ticks", limits.heartbeat_ticks as u64),
+            ("mailbox_len_max", limits.mailbox_len_max as u64),
+            ("in_flight_max", limits.in_flight_max as u64),
+            ("effects_in_flight_max", limits.effects_in_flight_max as u64),
+            ("value_bytes_max", limits.value_bytes_max as u64),
+            ("append_records_max", limits.append_records_max as u64),
+            ("append_bytes_max", limits.append_bytes_max as u64),
+            ("tail_bytes_max", limits.tail_bytes_max as u64),
+            ("checkpoint_interval_ms", limits.checkpoint_interval_ms),
+            ("idle_ms", limits.idle_ms),
+            ("default_timeout_ms", limits.default_timeout_ms),
+            ("requests_kept_ms", limits.requests_kept_ms),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return fault(&format!("cluster.limits.{key}"), "is 0; it must be more".to_owned());
+        }
+        if limits.election_ticks <= limits.heartbeat_ticks {
+            let reason = format!("is {}; it must be more than heartbeat_ticks", limits.election_ticks);
+            return fault("cluster.limits.election_ticks", reason);
+        }
+        let (key, reason) = self.provider.fault()?;
+        fault(&format!("provider.{key}"), reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = r#"
+        [cluster]
+        node = 1
+        data = "data/1"
+        members = [{ id = 1, address = "127.0.0.1:7001" }, { id = 2, address = "127.0.0.1:7002" }]
+        [provider]
+        url = "http://127.0.0.1:7000"
+    "#;
+
+    fn fault_of(text: &str) -> String {
+        NodeFile::parse("node.toml", text).expect_err("wrong").to_string()
+    }
+
+    #[test]
+    fn the_smallest_file_is_enough_and_reads_back() {
+        let file = NodeFile::parse("node.toml", SMALLEST).expect("right");
+        assert_eq!(file.cluster.shards, 16);
+        let written = toml::to_string(&file).expect("plain data");
+        assert_eq!(NodeFile::parse("node.toml", &written).expect("right"), file);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let error = NodeFile::parse("node.toml", &format!("{SMALLEST}\nurk = 1")).expect_err("wrong");
+        assert!(
+            error.to_string().contains("node.toml") && error.to_string().contains("`urk`"),
+            "{error}"
+        );
+        assert!(matches!(error, ConfigError::Form(form) if form.at.is_some()));
+        assert!(fault_of("").contains("cluster"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_named() {
+        let with = |from: &str, to: &str| fault_of(&SMALLEST.replace(from, to));
+        assert!(with("node = 1", "node = 7").contains("`cluster.members` does not list this node, 7"));
+        assert!(with("node = 1", "node = 1\nshards = 0").contains("`cluster.shards` is 0"));
+        assert!(with("id = 2", "id = 1").contains("has id 1"));
+        assert!(with(":7002", ":7001").contains("twice"));
+        assert!(with("http://127.0.0.1:7000", "nonsense").contains("`provider.url`"));
+        assert!(with("[provider]", "[cluster.limits]\ntick_ms = 0\n[provider]").contains("cluster.limits.tick_ms"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = NodeFile::read(Path::new("/nowhere/node.toml")).expect_err("missing");
+        assert!(error.to_string().contains("/nowhere/node.toml"));
+    }
+}

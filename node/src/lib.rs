@@ -1,7 +1,7 @@
 //! The program `playhouse`: a node of the cluster, the payment provider, the local launcher and the command line. The only
 //! place that knows everything.
 //!
-//! Reading order: [`cli`] (what can be typed), [`app`] (what a node is), [`config`] (what it is told), [`api`] (what it
+//! Reading order: [`cli`] (what can be typed), `local` (a whole cluster on one machine), [`app`] (what a node is), [`config`] (what it is told), [`api`] (what it
 //! offers over gRPC), [`effects`] (what it calls outside), [`telemetry`] (what it tells of itself), [`provider`] (the
 //! payment provider beside it).
 
@@ -10,6 +10,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod effects;
+mod local;
 pub mod provider;
 mod signal;
 pub mod telemetry;

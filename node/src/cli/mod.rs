@@ -1,55 +1,173 @@
-//! What can be typed.
+//! The command line: one file for each command. Commands for a running cluster are clients like any other and know
+//! nothing of the inside of a node.
 
-use std::{path::PathBuf, process::ExitCode};
+mod client;
+mod entity;
+mod failure;
+mod kill;
+mod node;
+mod order;
+mod output;
+mod price;
+mod product;
+mod provider;
+mod restart;
+mod shop;
+mod status;
+mod stock;
+mod up;
+mod verify;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{app, provider, telemetry};
+pub(crate) use self::{
+    client::{CallError, Client},
+    failure::Failure,
+};
 
-#[derive(Parser)]
-#[command(name = "playhouse", version, about = "Durable actors that take orders")]
-struct Arguments {
+/// Durable actors that survive kill -9: a cluster in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "playhouse", version, max_term_width = 100, propagate_version = true)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one node from a config file.
-    Node {
-        /// The config file.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// Run a payment provider.
-    Provider(provider::Options),
+    /// Start a local cluster: real node processes and a payment provider.
+    Up(up::Up),
+    /// Run one node from a configuration file.
+    Node(node::Node),
+    /// Run the payment provider.
+    Provider(provider::Provider),
+    /// Show nodes, shards, leaders, replicas and lag.
+    Status(status::Status),
+    /// Look at any entity.
+    #[command(subcommand)]
+    Entity(entity::Entity),
+    /// Put and show products.
+    #[command(subcommand)]
+    Product(product::Product),
+    /// Receive, show and write off stock.
+    #[command(subcommand)]
+    Stock(stock::Stock),
+    /// Place, show, watch, cancel and return orders.
+    #[command(subcommand)]
+    Order(Box<order::Order>),
+    /// Kill a node of a local cluster with SIGKILL.
+    Kill(kill::Kill),
+    /// Stop a node of a local cluster with SIGSTOP; it keeps its connections and answers nothing.
+    Pause(kill::Pause),
+    /// Let a paused node go on with SIGCONT.
+    Resume(kill::Resume),
+    /// Start a node of a local cluster again.
+    Restart(restart::Restart),
+    /// Replay a file of invoices as clients.
+    Shop(shop::Shop),
+    /// Check that nothing is lost, doubled or unequal.
+    Verify(verify::Verify),
 }
 
-/// Does what the command line says.
+/// Parses the command line, carries the command out and gives the exit code: 0 ok, 1 the answer is no, 2 wrong usage,
+/// 3 no cluster could be reached.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("no threads can be started: {error}");
-            return ExitCode::FAILURE;
-        }
+    let result = match Cli::parse().command {
+        // These make their own runtime.
+        Command::Node(node) => return node.run(),
+        Command::Provider(provider) => return provider.run(),
+        command => block_on(dispatch(command)),
     };
-    let done = runtime.block_on(async {
-        match arguments.command {
-            Command::Node { config } => app::run_node(&config).await,
-            Command::Provider(options) => {
-                telemetry::log::install(telemetry::log::LogFormat::Human);
-                provider::run(options).await.map_err(miette::Report::from)
+    result.unwrap_or_else(|failure| failure.report())
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Up(up) => up.run().await,
+        Command::Node(node) => Ok(node.run()),
+        Command::Provider(provider) => Ok(provider.run()),
+        Command::Status(status) => status.run().await,
+        Command::Entity(entity) => entity.run().await,
+        Command::Product(product) => product.run().await,
+        Command::Stock(stock) => stock.run().await,
+        Command::Order(order) => order.run().await,
+        Command::Kill(kill) => kill.run().await,
+        Command::Pause(pause) => pause.run().await,
+        Command::Resume(resume) => resume.run().await,
+        Command::Restart(restart) => restart.run().await,
+        Command::Shop(shop) => shop.run().await,
+        Command::Verify(verify) => verify.run().await,
+    }
+}
+
+/// Runs a command on this one thread. For `up` that is a must: children are told to die with the thread that started
+/// them, so it has to be the main one. The others need no more.
+fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::no(format!("the runtime cannot start: {error}")))?
+        .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_documentation_parse() {
+        for line in [
+            "up --nodes 3 --data d --base-port 7100 --load 50 --json",
+            "up --no-load",
+            "node --config d/node-1.toml",
+            "status --json --base-port 7100",
+            "entity show order/42 --json",
+            "product put tea --name Tea --price 2.55",
+            "stock receive tea 100 --address 127.0.0.1:7001,127.0.0.1:7002",
+            "stock show tea",
+            "order place --customer ann --line tea:3 --line cup:1 --json",
+            "order show 42",
+            "order watch 42",
+            "order cancel 42",
+            "kill 2",
+            "restart 2 --base-port 7100",
+            "shop --orders invoices.csv.gz --rate 50 --json",
+            "verify --json",
+        ] {
+            let words = ["playhouse"].into_iter().chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
             }
         }
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(report) => {
-            eprintln!("{report:?}");
-            ExitCode::FAILURE
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_the_parser() {
+        for line in [
+            "product put tea --name Tea --price 2.555",
+            "product put tea --name Tea --price -1",
+            "stock receive tea 0",
+            "stock receive tea -5",
+            "order place --customer ann",
+            "order place --line tea:0",
+            "order place --line tea:99999999999",
+            "kill 0",
+            "status --base-port 0",
+            "status --address 7001",
+            "up --nodes 0",
+            "up --load 5 --no-load",
+        ] {
+            let words = ["playhouse"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }
     }
 }

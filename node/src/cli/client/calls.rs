@@ -1,0 +1,71 @@
+//! Every call of the contracts that the command line makes, as a method of the client.
+
+use futures::FutureExt as _;
+use proto::{
+    catalog::v1::{
+        GetProductRequest, GetStockRequest, Product, PutProductRequest, ReceiveStockRequest, StockItem,
+        WriteOffStockRequest, products_client::ProductsClient, stock_client::StockClient,
+    },
+    cluster::v1::{
+        DigestsRequest, DigestsResponse, ShowEntityRequest, ShowEntityResponse, StatusRequest, StatusResponse,
+        admin_client::AdminClient,
+    },
+    order::v1::{
+        CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
+        ReturnItemsResponse, orders_client::OrdersClient,
+    },
+    payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+};
+
+use super::{CallError, Client};
+
+/// An entity's whole history comes in one message.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Calls that change something: they need a request id.
+macro_rules! commands {
+    ($($name:ident: $client:ident, $request:ty => $reply:ty;)*) => {
+        impl Client {
+            $(pub(crate) async fn $name(&self, request_id: &str, message: $request) -> Result<$reply, CallError> {
+                self.call(Some(request_id), message, |channel, request| {
+                    async move { $client::new(channel).$name(request).await }.boxed()
+                })
+                .await
+            })*
+        }
+    };
+}
+
+/// Calls that only read.
+macro_rules! reads {
+    ($($name:ident: $client:ident, $request:ty => $reply:ty;)*) => {
+        impl Client {
+            $(pub(crate) async fn $name(&self, message: $request) -> Result<$reply, CallError> {
+                self.call(None, message, |channel, request| {
+                    let client = $client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                    async move { { client }.$name(request).await }.boxed()
+                })
+                .await
+            })*
+        }
+    };
+}
+
+commands! {
+    place_order: OrdersClient, PlaceOrderRequest => PlaceOrderResponse;
+    cancel_order: OrdersClient, CancelOrderRequest => Order;
+    return_items: OrdersClient, ReturnItemsRequest => ReturnItemsResponse;
+    put_product: ProductsClient, PutProductRequest => Product;
+    receive_stock: StockClient, ReceiveStockRequest => StockItem;
+    write_off_stock: StockClient, WriteOffStockRequest => StockItem;
+}
+
+reads! {
+    get_order: OrdersClient, GetOrderRequest => Order;
+    get_product: ProductsClient, GetProductRequest => Product;
+    get_stock: StockClient, GetStockRequest => StockItem;
+    get_payment: PaymentsClient, GetPaymentRequest => Payment;
+    status: AdminClient, StatusRequest => StatusResponse;
+    show_entity: AdminClient, ShowEntityRequest => ShowEntityResponse;
+    digests: AdminClient, DigestsRequest => DigestsResponse;
+}

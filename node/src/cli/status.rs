@@ -1,0 +1,196 @@
+//! `playhouse status`: nodes, shards, leaders, replicas, lag.
+
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
+
+use clap::Args;
+use proto::cluster::v1::{NodeStatus, ShardStatus, StatusRequest, StatusResponse};
+use serde_json::{Value, json};
+
+use super::{
+    client::Target,
+    failure::Failure,
+    output::{bytes, print_json, print_text, render, table},
+};
+
+/// Show nodes, shards, leaders, replicas and lag.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Status {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let client = self.target.connect().await?;
+        let status = client.status(StatusRequest {}).await?;
+        if self.json {
+            print_json(&status_json(&status));
+        } else {
+            print_text(&status_text(&status));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn status_json(status: &StatusResponse) -> Value {
+    let breakers: Vec<Value> = status
+        .breakers
+        .iter()
+        .map(|b| json!({"node": b.node, "dependency": b.dependency, "state": b.state, "failures": b.failures}))
+        .collect();
+    json!({
+        "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(shard_json).collect::<Vec<_>>(),
+        "breakers": breakers,
+    })
+}
+
+fn node_json(node: &NodeStatus) -> Value {
+    json!({
+        "id": node.id, "up": node.up, "address": node.address, "pid": node.pid, "version": node.version,
+        "leads": node.leads, "activations": node.activations, "resident_bytes": node.resident_bytes,
+        "uptime_ms": node.uptime_ms,
+    })
+}
+
+fn shard_json(shard: &ShardStatus) -> Value {
+    let lag: BTreeMap<String, u64> = shard.lag.iter().map(|(node, lag)| (node.to_string(), *lag)).collect();
+    json!({
+        "id": shard.id, "leader": shard.leader, "term": shard.term, "replicas": shard.replicas, "lag": lag,
+        "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox, "checkpoint": shard.checkpoint,
+    })
+}
+
+fn status_text(status: &StatusResponse) -> String {
+    let mut nodes = table(&[
+        "node",
+        "state",
+        "address",
+        ">pid",
+        ">leads",
+        ">live entities",
+        ">memory",
+        ">up for",
+    ]);
+    for node in &status.nodes {
+        let state = if node.up { "up" } else { "down" };
+        let cells = if node.up {
+            [
+                node.pid.to_string(),
+                node.leads.to_string(),
+                node.activations.to_string(),
+                bytes(node.resident_bytes),
+                format!("{} s", node.uptime_ms / 1_000),
+            ]
+        } else {
+            std::array::from_fn(|_| "-".to_owned())
+        };
+        nodes.add_row(
+            [node.id.to_string(), state.to_owned(), node.address.clone()]
+                .into_iter()
+                .chain(cells),
+        );
+    }
+    let mut shards = table(&[
+        "shard",
+        "leader",
+        ">term",
+        "replicas",
+        "behind",
+        ">applied",
+        ">entities",
+        ">outbox",
+        ">checkpoint",
+    ]);
+    for shard in &status.shards {
+        let replicas: Vec<String> = shard.replicas.iter().map(u32::to_string).collect();
+        let mut lag: Vec<_> = shard.lag.iter().filter(|(_, behind)| **behind > 0).collect();
+        lag.sort_unstable();
+        let behind: Vec<String> = lag.iter().map(|(node, behind)| format!("{node} by {behind}")).collect();
+        shards.add_row([
+            shard.id.to_string(),
+            if shard.leader == 0 {
+                "none".to_owned()
+            } else {
+                shard.leader.to_string()
+            },
+            shard.term.to_string(),
+            replicas.join(" "),
+            if behind.is_empty() {
+                "-".to_owned()
+            } else {
+                behind.join(", ")
+            },
+            shard.applied.to_string(),
+            shard.entities.to_string(),
+            shard.outbox.to_string(),
+            shard.checkpoint.to_string(),
+        ]);
+    }
+    let mut text = format!("{}\n\n{}", render(&nodes), render(&shards));
+    for breaker in status.breakers.iter().filter(|breaker| breaker.state != "closed") {
+        let _ = write!(
+            text,
+            "\n\nnode {}: the breaker to {} is {} after {} failures",
+            breaker.node, breaker.dependency, breaker.state, breaker.failures
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> StatusResponse {
+        StatusResponse {
+            nodes: vec![
+                NodeStatus {
+                    id: 1,
+                    up: true,
+                    address: "127.0.0.1:7001".to_owned(),
+                    pid: 4711,
+                    ..Default::default()
+                },
+                NodeStatus {
+                    id: 2,
+                    address: "127.0.0.1:7002".to_owned(),
+                    ..Default::default()
+                },
+            ],
+            shards: vec![ShardStatus {
+                id: 0,
+                leader: 1,
+                term: 3,
+                replicas: vec![1, 2, 3],
+                lag: [(2, 7), (3, 0)].into(),
+                applied: 12,
+                ..Default::default()
+            }],
+            breakers: vec![],
+        }
+    }
+
+    #[test]
+    fn scripts_find_the_agreed_shape() {
+        let value = status_json(&example());
+        assert_eq!(value["nodes"][0]["id"], 1);
+        assert_eq!(value["nodes"][0]["up"], true);
+        assert_eq!(value["nodes"][1]["up"], false);
+        assert_eq!(value["shards"][0]["leader"], 1);
+        assert_eq!(value["shards"][0]["term"], 3);
+        assert_eq!(value["shards"][0]["replicas"], json!([1, 2, 3]));
+        assert_eq!(value["shards"][0]["lag"], json!({"2": 7, "3": 0}));
+        assert_eq!(value["shards"][0]["applied"], 12);
+    }
+
+    #[test]
+    fn people_see_who_is_down_and_who_is_behind() {
+        let text = status_text(&example());
+        assert!(text.contains("2     down   127.0.0.1:7002"), "{text}");
+        assert!(text.contains("2 by 7"), "{text}");
+    }
+}

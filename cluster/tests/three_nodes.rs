@@ -8,7 +8,7 @@ use cluster::{
     config::{Limits, Member},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
@@ -95,6 +95,7 @@ impl Entity for Account {
 struct Node {
     cluster: Cluster,
     server: JoinHandle<()>,
+    end: oneshot::Sender<()>,
 }
 
 impl Node {
@@ -123,19 +124,21 @@ impl Node {
             .await
             .expect("the port is free");
         let routes = cluster.peer_routes();
+        let (end, ending) = oneshot::channel();
         let server = tokio::spawn(async move {
-            let served = Server::builder()
-                .add_routes(routes)
-                .serve_with_incoming(TcpListenerStream::new(listener));
+            let incoming = TcpListenerStream::new(listener);
+            let ended = async { drop(ending.await) };
+            let server = Server::builder().add_routes(routes);
+            let served = server.serve_with_incoming_shutdown(incoming, ended);
             served.await.expect("the server runs");
         });
-        Self { cluster, server }
+        Self { cluster, server, end }
     }
 
     async fn stop(self) {
         self.cluster.shutdown().await;
-        self.server.abort();
-        let _ = self.server.await;
+        drop(self.end);
+        self.server.await.expect("no panic");
     }
 }
 

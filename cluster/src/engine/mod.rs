@@ -58,7 +58,10 @@ pub(crate) struct Engine {
     routes: Vec<watch::Sender<Route>>,
     next_generation: AtomicU64,
     in_flight: AtomicUsize,
-    stopping: AtomicBool,
+    /// Gives its leaderships away and takes none.
+    leaving: AtomicBool,
+    /// Ends its streams.
+    stopping: watch::Sender<bool>,
     started: Instant,
     checkpoints: OnceLock<mpsc::Sender<checkpointer::Request>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -96,6 +99,16 @@ impl Engine {
 
     pub(crate) fn snapshot_folder(&self) -> PathBuf {
         self.config.data.join("snapshots")
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when the engine begins to stop.
+    pub(crate) async fn until_stopping(&self) {
+        // The sender lives as long as the engine.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
     fn replica(&self, shard: u32) -> Option<&Arc<Replica>> {

@@ -80,7 +80,8 @@ impl Engine {
             replicas: OnceLock::new(),
             next_generation: AtomicU64::new(1),
             in_flight: AtomicUsize::new(0),
-            stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             started: Instant::now(),
             checkpoints: OnceLock::new(),
             threads: Mutex::default(),
@@ -267,10 +268,11 @@ impl Engine {
 
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
-        if self.stopping.swap(true, Ordering::SeqCst) {
+        if self.leaving.swap(true, Ordering::SeqCst) {
             return;
         }
         self.hand_over().await;
+        self.stopping.send_replace(true);
         self.mailbox.send(Event::Stop);
         if let Some(checkpoints) = self.checkpoints.get() {
             // It ends by itself only when the node does.

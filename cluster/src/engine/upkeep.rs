@@ -116,7 +116,7 @@ impl Engine {
         while let Some(groups) = self.group_status().await {
             let view = self.view();
             for group in groups {
-                if self.stopping.load(Ordering::Relaxed) {
+                if self.leaving.load(Ordering::Relaxed) {
                     return;
                 }
                 let home = self.config.home_of(group.group);

@@ -77,7 +77,7 @@ fn member_changes(group: &GroupStatus, view: &View) -> Vec<MemberChange> {
         group
             .matched
             .iter()
-            .any(|(id, matched)| id == learner && matched + PROMOTE_LAG_MAX >= group.last)
+            .any(|(id, matched)| id == learner && *matched > 0 && matched + PROMOTE_LAG_MAX >= group.last)
     });
     caught_up.map(MemberChange::AddVoter).into_iter().collect()
 }
@@ -145,6 +145,10 @@ mod tests {
         assert_eq!(next_move(&group, &[1], &view), planned(replace));
         group.members = Members::of_voters(vec![1, 2]);
         group.members.learners = vec![new];
+        group.last = 10;
+        group.matched = vec![(2, 10), (new, 0)];
+        assert_eq!(next_move(&group, &[1], &view), None, "nothing has reached it yet");
+        group.last = 1_000;
         group.matched = vec![(2, 999), (new, 10)];
         assert_eq!(next_move(&group, &[1], &view), None, "still catching up");
         group.matched = vec![(2, 999), (new, 990)];

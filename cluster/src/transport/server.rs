@@ -25,6 +25,7 @@ impl PeerServer {
     fn engine(&self) -> Result<std::sync::Arc<Engine>, Status> {
         self.engine
             .upgrade()
+            .filter(|engine| !engine.is_stopping())
             .ok_or_else(|| Status::unavailable("the node is stopping"))
     }
 }
@@ -35,8 +36,12 @@ impl peer_server::Peer for PeerServer {
         &self,
         request: Request<Streaming<pb::ConsensusFrame>>,
     ) -> Result<Response<pb::ConsensusEnd>, Status> {
-        let mailbox = self.engine()?.mailbox();
-        consensus::receive(request.into_inner(), &mailbox).await;
+        let engine = self.engine()?;
+        let mailbox = engine.mailbox();
+        tokio::select! {
+            () = consensus::receive(request.into_inner(), &mailbox) => {}
+            () = engine.until_stopping() => {}
+        }
         Ok(Response::new(pb::ConsensusEnd {}))
     }
 
@@ -50,7 +55,12 @@ impl peer_server::Peer for PeerServer {
         let mut calls = request.into_inner();
         let (replies, queue) = mpsc::channel::<pb::ForwardReply>(REPLIES_MAX);
         tokio::spawn(async move {
-            while let Some(Ok(frame)) = calls.next().await {
+            loop {
+                let frame = tokio::select! {
+                    frame = calls.next() => frame,
+                    () = engine.until_stopping() => None,
+                };
+                let Some(Ok(frame)) = frame else { return };
                 for call in frame.requests {
                     let (engine, replies) = (engine.clone(), replies.clone());
                     tokio::spawn(async move {

@@ -312,7 +312,8 @@ async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
             .expect("accepted");
     }
     nodes.remove(2).stop().await;
-    std::fs::remove_dir_all(folder.path().join("3")).expect("removed");
+    // The engine before it may still hold the old folder open in this process.
+    let other_folder = tempfile::tempdir().expect("another folder");
     for n in 0..40 {
         let deposit = Command::Deposit(1);
         let id = format!("b{n}");
@@ -322,7 +323,7 @@ async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
             .await
             .expect("a majority is there");
     }
-    nodes.push(Node::start(3, &addresses, folder.path()).await);
+    nodes.push(Node::start(3, &addresses, other_folder.path()).await);
     let mut is_whole = false;
     for _ in 0..300 {
         let digests = nodes[0].cluster.digests().await;

@@ -200,6 +200,10 @@ impl Group {
     }
 
     pub(super) fn receive(&mut self, wire: pb::RaftMessage, output: &mut Output) {
+        // Meant for the replica that this node held before it lost its folder: what that one had, this one has not.
+        if wire.to != self.raw.raft.id {
+            return;
+        }
         let announced = wire.snapshot.as_ref().map(|s| (s.index, s.source_node));
         if let Some((index, source)) = announced
             && index > self.raw.raft.raft_log.committed

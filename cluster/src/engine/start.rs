@@ -282,6 +282,9 @@ impl Engine {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         // A thread that panicked has ended the process already.
         let _ = joined.await;
+        for replica in self.replicas.get().into_iter().flat_map(BTreeMap::values) {
+            replica.close();
+        }
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

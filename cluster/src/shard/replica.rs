@@ -158,10 +158,8 @@ impl Replica {
             if leadership
                 .as_ref()
                 .is_some_and(|leadership| !role.serving || leadership.term != role.term)
-                && let Some(ended) = leadership.take()
             {
-                ended.supervisor.stop(Some("leadership has ended".to_owned()));
-                ended.outbox.abort();
+                end(&mut leadership);
             }
             if role.serving && leadership.is_none() {
                 *leadership = Some(self.begin_leadership(role.term));
@@ -174,6 +172,11 @@ impl Replica {
             };
             std::mem::replace(route, next) != next
         });
+    }
+
+    /// Ends this node's leadership for good; when the node stops.
+    pub(crate) fn close(&self) {
+        end(&mut self.leadership.lock());
     }
 
     fn begin_leadership(self: &Arc<Self>, term: u64) -> Leadership {
@@ -391,5 +394,12 @@ impl Replica {
             .lock()
             .as_ref()
             .map_or(0, |leadership| leadership.activations.len())
+    }
+}
+
+fn end(leadership: &mut Option<Leadership>) {
+    if let Some(ended) = leadership.take() {
+        ended.supervisor.stop(Some("leadership has ended".to_owned()));
+        ended.outbox.abort();
     }
 }

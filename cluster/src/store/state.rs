@@ -10,12 +10,18 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Batch, StateStore, StoreError};
+
+/// How often, and in what interval, a store that is still in use is tried.
+const OPEN_ATTEMPTS_MAX: u32 = 30;
+const OPEN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Memory that sled may use for pages, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -30,13 +36,23 @@ pub(crate) struct StateDb {
 
 impl StateDb {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::default()
+        let config = sled::Config::default()
             .path(path)
             .cache_capacity(CACHE_BYTES)
             // Only checkpoints need to reach the device, and they say so.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| failed(&error))?;
+            .flush_every_ms(None);
+        let mut attempts = 1;
+        let db = loop {
+            match config.open() {
+                Ok(db) => break db,
+                // Whoever had the folder open may be about to let go of it.
+                Err(error) if error.to_string().contains("lock") && attempts < OPEN_ATTEMPTS_MAX => {
+                    attempts += 1;
+                    thread::sleep(OPEN_INTERVAL);
+                }
+                Err(error) => return Err(failed(&error)),
+            }
+        };
         Ok(Self {
             db,
             path: path.to_owned(),

@@ -74,19 +74,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Opens the data folder and begins to take part. Returns as soon as peers can be served ([`Cluster::peer_routes`]);
+    /// Opens the data folder and begins to take part. Returns as soon as peers can be served ([`Cluster::add_peer_service`]);
     /// [`Cluster::ready`] waits for the rest.
     pub async fn start(config: Config, kinds: Registry, services: Services) -> Result<Self, StartError> {
         let engine = Engine::start(config, kinds, services).await?;
         Ok(Self { engine })
     }
 
-    /// The gRPC service that peers talk to; the node mounts it on its one server.
-    pub fn peer_routes(&self) -> Routes {
+    /// Adds the gRPC service that peers talk to; the node serves it on its one port.
+    #[must_use]
+    pub fn add_peer_service(&self, routes: Routes) -> Routes {
         let server = PeerServer {
             engine: Arc::downgrade(&self.engine),
         };
-        Routes::new(
+        routes.add_service(
             pb::peer_server::PeerServer::new(server)
                 .max_decoding_message_size(FRAME_BYTES_MAX)
                 .max_encoding_message_size(FRAME_BYTES_MAX),

@@ -10,7 +10,7 @@ use cluster::{
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::{service::Routes, transport::Server};
 
 /// An account that pays others: it shows events, rejections, effects with outcomes, and panics.
 struct Account;
@@ -123,7 +123,7 @@ impl Node {
         let listener = TcpListener::bind(addresses[usize::from(number) - 1])
             .await
             .expect("the port is free");
-        let routes = cluster.peer_routes();
+        let routes = cluster.add_peer_service(Routes::default());
         let (end, ending) = oneshot::channel();
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);

@@ -92,7 +92,6 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
 /// Serves clients and peers until told to stop, then hands over and lets calls under way end.
 async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
     let (for_clients, health) = api::routes(edge).await;
-    let for_peers = edge.cluster.peer_routes().into_axum_router();
     let (stop, mut stopping) = watch::channel(false);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -100,7 +99,7 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(Duration::from_millis(KEEPALIVE_MS)))
         .http2_keepalive_timeout(Some(Duration::from_millis(KEEPALIVE_MS)))
-        .add_routes(for_clients.into_axum_router().merge(for_peers).into())
+        .add_routes(edge.cluster.add_peer_service(for_clients))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopping.wait_for(|stop| *stop).await;

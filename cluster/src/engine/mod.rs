@@ -42,6 +42,9 @@ use crate::{
     transport::links::Links,
 };
 
+/// Where snapshots for peers are kept, in the data folder.
+const SNAPSHOTS: &str = "snapshots";
+
 /// A node's engine.
 pub(crate) struct Engine {
     config: Config,
@@ -98,7 +101,7 @@ impl Engine {
     }
 
     pub(crate) fn snapshot_folder(&self) -> PathBuf {
-        self.config.data.join("snapshots")
+        self.config.data.join(SNAPSHOTS)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

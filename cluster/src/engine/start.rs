@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::Engine;
+use super::{Engine, SNAPSHOTS};
 use crate::{
     clock::SystemClock,
     cluster::StartError,
@@ -54,6 +54,11 @@ impl Engine {
         let (node, shards, folder) = (config.node, config.shards, config.data.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let identity = Identity::open(&folder, node, shards)?;
+            // Snapshots are made for those who need them now; what is left of an earlier run is of no use.
+            match std::fs::remove_dir_all(folder.join(SNAPSHOTS)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
+                _ => {}
+            }
             let log = Log::open(&folder.join("log")).map_err(|error| error.to_string())?;
             let db = StateDb::open(&folder.join("state")).map_err(|error| error.to_string())?;
             Ok::<_, String>((identity, log, db))

@@ -82,8 +82,8 @@ pub(crate) enum Input {
     Checkpointed { group: u32, index: u64, keep_bytes: usize },
     /// A snapshot can be fetched.
     SnapshotBuilt { group: u32, position: SnapshotPosition },
-    /// No snapshot could be built; a later attempt may.
-    SnapshotFailed { group: u32 },
+    /// There is no snapshot to fetch (any more): none could be built, or it was removed.
+    SnapshotGone { group: u32 },
     /// The data of a snapshot is on this node's device, under `generation`; now take the message that announced it.
     SnapshotFetched {
         group: u32,
@@ -277,7 +277,7 @@ impl Driver {
                 keep_bytes,
             } => self.with(group, |group| group.checkpointed(index, keep_bytes)),
             Input::SnapshotBuilt { group, position } => self.with(group, |group| group.snapshot_built(position)),
-            Input::SnapshotFailed { group } => self.with(group, Group::snapshot_failed),
+            Input::SnapshotGone { group } => self.with(group, Group::snapshot_gone),
             Input::SnapshotFetched {
                 group,
                 generation,

@@ -324,8 +324,9 @@ impl Group {
         self.raw.mut_store().snapshot = Some(position);
     }
 
-    pub(super) fn snapshot_failed(&mut self) {
+    pub(super) fn snapshot_gone(&mut self) {
         self.building_snapshot = false;
+        self.raw.mut_store().snapshot = None;
     }
 
     pub(super) fn fetched(&mut self, generation: u64, wire: pb::RaftMessage) {

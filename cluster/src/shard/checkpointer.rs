@@ -21,6 +21,9 @@ use crate::{
 /// How often the thread looks for shards that are due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long a snapshot is kept for a replica to fetch it.
+const SNAPSHOT_KEPT: Duration = Duration::from_secs(120);
+
 /// What the thread is asked.
 pub(crate) enum Request {
     /// Make a checkpoint of this shard and a snapshot from it.
@@ -54,7 +57,8 @@ pub(crate) fn spawn(parts: Parts) -> std::io::Result<(mpsc::Sender<Request>, thr
             .zip(0..)
             .map(|(shard, n)| (*shard, now - (interval * n / count).min(now.elapsed())))
             .collect();
-        Checkpointer { parts, last }.run(&requests);
+        let snapshots = BTreeMap::new();
+        Checkpointer { parts, last, snapshots }.run(&requests);
     })?;
     Ok((sender, join))
 }
@@ -63,6 +67,8 @@ struct Checkpointer {
     parts: Parts,
     /// When each shard had its last checkpoint.
     last: BTreeMap<u32, Instant>,
+    /// When each snapshot that is still there was made.
+    snapshots: BTreeMap<u32, Instant>,
 }
 
 impl Checkpointer {
@@ -77,6 +83,7 @@ impl Checkpointer {
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let due = self.due();
                     self.checkpoint(due);
+                    self.remove_old_snapshots();
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
@@ -147,6 +154,7 @@ impl Checkpointer {
         let replica = &self.parts.replicas[&shard];
         let store = Arc::clone(replica.state().store());
         let made = snapshot::write(&*store, &self.parts.snapshots, shard);
+        self.snapshots.insert(shard, Instant::now());
         self.parts.mailbox.input(match made {
             Ok(meta) => Input::SnapshotBuilt {
                 group: shard,
@@ -158,8 +166,18 @@ impl Checkpointer {
             },
             Err(error) => {
                 tracing::warn!(shard, %error, "no snapshot could be made for a replica that needs one");
-                Input::SnapshotFailed { group: shard }
+                Input::SnapshotGone { group: shard }
             }
         });
+    }
+
+    fn remove_old_snapshots(&mut self) {
+        let old = self.snapshots.extract_if(.., |_, made| made.elapsed() > SNAPSHOT_KEPT);
+        for (shard, _) in old {
+            self.parts.mailbox.input(Input::SnapshotGone { group: shard });
+            if let Err(error) = snapshot::remove(&self.parts.snapshots, shard) {
+                tracing::warn!(shard, %error, "an old snapshot could not be removed");
+            }
+        }
     }
 }

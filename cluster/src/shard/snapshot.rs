@@ -26,12 +26,16 @@ fn path(folder: &Path, shard: u32, index: u64) -> PathBuf {
     folder.join(format!("shard-{shard}-{index}.snapshot"))
 }
 
-/// Removes the snapshots of a shard but for the one at `index`. Whoever reads an older one goes on reading it.
-fn keep_only(folder: &Path, shard: u32, index: u64) -> std::io::Result<()> {
-    let (mine, keep) = (format!("shard-{shard}-"), path(folder, shard, index));
+/// Removes the snapshots of a shard. Whoever reads one goes on reading it.
+pub(crate) fn remove(folder: &Path, shard: u32) -> std::io::Result<()> {
+    remove_but(folder, shard, None)
+}
+
+fn remove_but(folder: &Path, shard: u32, keep: Option<&Path>) -> std::io::Result<()> {
+    let mine = format!("shard-{shard}-");
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&mine) && entry.path() != keep {
+        if entry.file_name().to_string_lossy().starts_with(&mine) && Some(entry.path().as_path()) != keep {
             fs::remove_file(entry.path())?;
         }
     }
@@ -66,7 +70,7 @@ pub(crate) fn write(store: &dyn StateStore, folder: &Path, shard: u32) -> Result
         write_chunk(&mut file, &chunk)?;
         file.flush()?;
         fs::rename(&next, &target)?;
-        keep_only(folder, shard, meta.applied.0)?;
+        remove_but(folder, shard, Some(&target))?;
         Ok(())
     };
     write().map_err(|error| error.to_string())?;

@@ -71,11 +71,11 @@ pub(super) fn of_return(error: AskError<returns::Rejection>, id: &str) -> Fault 
 
 /// A saga that was accepted and then refused: its reason is a word that machines know, a colon, and the detail.
 pub(super) fn of_saga(subject: String, reason: &str) -> Fault {
-    let (word, detail) = reason.split_once(':').unwrap_or((reason, reason));
+    let word = reason.split(':').next().unwrap_or(reason);
     Fault::Refused {
         reason: word.trim().to_ascii_uppercase().into(),
         subject,
-        message: detail.trim().to_owned(),
+        message: reason.to_owned(),
     }
 }
 

@@ -93,7 +93,7 @@ impl Default for Limits {
             append_bytes_max: 256 << 10,
             tail_bytes_max: 8 << 20,
             checkpoint_interval_ms: 5_000,
-            idle_ms: 60_000,
+            idle_ms: 15_000,
             default_timeout_ms: 10_000,
             requests_kept_ms: 24 * 3_600_000,
         }

@@ -55,7 +55,7 @@ fn write_entity(
     batch: &mut Batch,
 ) -> Result<EntityRow, StoreError> {
     for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
-        let records: Vec<&Decided> = records.iter().map(|record| &**record).collect();
+        let records: Vec<Decided> = records.iter().map(|record| for_history(record)).collect();
         batch.put(keys::history(key, records[0].seq), keys::encode(&records));
     }
     row.requests.extend(entity.records.iter().map(|record| KeptRequest {
@@ -80,6 +80,15 @@ fn write_entity(
     }
     row.head = entity.head;
     Ok(row)
+}
+
+/// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
+fn for_history(record: &Decided) -> Decided {
+    Decided {
+        effects: Vec::new(),
+        acknowledges: Vec::new(),
+        ..record.clone()
+    }
 }
 
 /// Moves full blocks of requests into rows of their own, and forgets the oldest past their time or number.

@@ -185,6 +185,12 @@ impl Engine {
                         )
                     })
                     .collect();
+                let voters = told
+                    .iter()
+                    .filter_map(|(_, replica)| *replica)
+                    .max_by_key(|replica| (replica.is_leader, replica.term))
+                    .map(|leader| leader.members.clone())
+                    .unwrap_or_default();
                 let reached = told.iter().filter_map(|(_, replica)| *replica);
                 let common = reached.clone().next().and_then(|first| {
                     let mut positions: Vec<u64> = first.recent_digests.keys().copied().collect();
@@ -195,7 +201,7 @@ impl Engine {
                     shard,
                     replicas: told
                         .iter()
-                        .map(|(node, replica)| digest_at(*node, *replica, common))
+                        .map(|(node, replica)| digest_at(*node, *replica, common, &voters))
                         .collect(),
                 }
             })
@@ -355,7 +361,12 @@ impl Engine {
     }
 }
 
-fn digest_at(node: NodeId, replica: Option<&pb::ReplicaStatus>, position: Option<u64>) -> pb::ReplicaDigest {
+fn digest_at(
+    node: NodeId,
+    replica: Option<&pb::ReplicaStatus>,
+    position: Option<u64>,
+    voters: &[u32],
+) -> pb::ReplicaDigest {
     let mut digest = pb::ReplicaDigest {
         node: u32::from(node),
         ..pb::ReplicaDigest::default()
@@ -365,6 +376,9 @@ fn digest_at(node: NodeId, replica: Option<&pb::ReplicaStatus>, position: Option
         (Some(replica), Some(position)) => {
             digest.applied = position;
             digest.digest = replica.recent_digests.get(&position).copied().unwrap_or_default();
+            if !voters.contains(&digest.node) {
+                "this replica does not vote yet: it is still catching up".clone_into(&mut digest.error);
+            }
         }
         (Some(replica), None) => {
             digest.applied = replica.applied;

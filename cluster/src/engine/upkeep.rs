@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Time between two looks at what should move.
-const PLAN_INTERVAL: Duration = Duration::from_millis(500);
+const PLAN_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Engine {
     /// Does what the driver needs done.

@@ -200,6 +200,11 @@ impl Group {
     }
 
     pub(super) fn receive(&mut self, wire: pb::RaftMessage, output: &mut Output) {
+        // Meant for the replica that this node held before it lost its folder. To take it would be to answer for a log that
+        // is gone; a heartbeat would even claim that entries are committed here which this replica never had.
+        if wire.to != self.raw.raft.id {
+            return;
+        }
         let announced = wire.snapshot.as_ref().map(|s| (s.index, s.source_node));
         if let Some((index, source)) = announced
             && index > self.raw.raft.raft_log.committed

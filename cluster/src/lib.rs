@@ -13,6 +13,8 @@ mod placement;
 mod replication;
 pub mod service;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod spans;
 mod store;
 pub mod trace;

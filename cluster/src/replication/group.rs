@@ -498,6 +498,9 @@ impl Group {
         log.restart_at(meta.index, meta.term);
         log.members = Members::from(meta.get_conf_state());
         self.applied = (meta.index, meta.term);
+        // The library takes note only when the next entry is applied, and until then an election would make it look for
+        // entries that the snapshot has replaced.
+        self.raw.raft.raft_log.applied = meta.index;
         self.hard_state_dirty = true;
         output.applied.push(Applied::Install {
             group: self.group,

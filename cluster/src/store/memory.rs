@@ -15,15 +15,6 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// A store that already holds these rows, on the device.
-    pub(crate) fn with_rows(rows: impl IntoIterator<Item = (Vec<u8>, Bytes)>) -> Self {
-        let rows: BTreeMap<_, _> = rows.into_iter().collect();
-        Self {
-            synced: Mutex::new(rows.clone()),
-            rows: Mutex::new(rows),
-        }
-    }
-
     pub(crate) fn sync(&self) {
         self.synced.lock().clone_from(&self.rows.lock());
     }
@@ -31,6 +22,11 @@ impl MemoryStore {
     /// Forgets what was not synced.
     pub(crate) fn crash(&self) {
         self.rows.lock().clone_from(&self.synced.lock());
+    }
+
+    /// A row as it would be after a crash.
+    pub(crate) fn synced_row(&self, key: &[u8]) -> Option<Bytes> {
+        self.synced.lock().get(key).cloned()
     }
 
     pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {

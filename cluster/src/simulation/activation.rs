@@ -1,0 +1,305 @@
+//! What the leader does for its entities: a model of `entity::activation` and of `shard::replica`, without actors.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::{clients::Ask, tally::TallyState, world::World};
+use crate::{
+    codec,
+    config::NodeId,
+    entity::{Context, EntityKey, RequestId, kind::Live},
+    journal::{
+        Decided, Record, Reply, StoredEffect,
+        keys::{Head, request_hash},
+    },
+    replication::{Failure, Input, Role},
+    trace::TraceContext,
+};
+
+/// What a client hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Delivered {
+    /// The reply to a command.
+    Reply(Reply),
+    /// What was read: the count.
+    Read(u64),
+    NotLeader(Option<NodeId>),
+    Unknown,
+}
+
+/// A client's attempt.
+pub(super) type Caller = (u64, u32);
+
+/// Records of an entity that are on their way.
+#[derive(Default)]
+pub(super) struct Gate {
+    pending: VecDeque<Pending>,
+    broken: bool,
+}
+
+struct Pending {
+    seq: u64,
+    request: RequestId,
+    reply: Reply,
+    callers: Vec<Caller>,
+    readers: Vec<(Caller, u64)>,
+}
+
+/// What a node does for a group while it leads it.
+pub(super) struct Leadership {
+    term: u64,
+    activations: BTreeMap<EntityKey, Activation>,
+}
+
+/// A live entity.
+struct Activation {
+    gate: u64,
+    live: Box<dyn Live>,
+    head: Head,
+    requests: BTreeMap<u64, u64>,
+}
+
+impl World {
+    pub(super) fn set_role(&mut self, node: NodeId, role: Role) {
+        let immortal = self.flaws.immortal_activations;
+        let replica = self.replica(node, role.group);
+        replica.leader = role.leader;
+        let ends = |leadership: &Leadership| !role.serving || leadership.term != role.term;
+        if immortal {
+            if let Some(leadership) = &mut replica.leadership {
+                leadership.term = role.term;
+            }
+        } else if replica.leadership.as_ref().is_some_and(ends) {
+            replica.leadership = None;
+        }
+        if role.serving && replica.leadership.is_none() {
+            replica.leadership = Some(Leadership {
+                term: role.term,
+                activations: BTreeMap::new(),
+            });
+            self.count("leaderships", 1);
+        }
+    }
+
+    /// Gives a command to its entity.
+    pub(super) fn command(&mut self, node: NodeId, caller: Caller, key: &EntityKey, group: u32, ask: &Ask) {
+        let (no_deduplication, early) = (self.flaws.no_deduplication, self.flaws.answer_before_commit);
+        let (now_ms, request) = (self.now, ask.request());
+        let Some((term, mut it)) = self.activation(node, group, key) else {
+            return self.not_leader(node, group, caller);
+        };
+        let hash = request_hash(&request);
+        let known = it.requests.get(&hash).copied().filter(|_| !no_deduplication);
+        let run = self.node(node).running();
+        if let Some(seq) = known {
+            let gate = run.gates.get_mut(&it.gate).expect("gates are kept");
+            let pending = gate.pending.iter_mut().find(|pending| pending.seq == seq);
+            if let Some(pending) = pending.filter(|pending| pending.request == request) {
+                pending.callers.push(caller);
+                return self.put_back(node, group, key, it);
+            }
+            let record = self.replica(node, group).shard.record_of(key, seq, &request);
+            if let Some(record) = record.expect("the rows can be read") {
+                self.put_back(node, group, key, it);
+                self.count("answered again", 1);
+                return self.answer(node, caller, Delivered::Reply(record.reply.clone()));
+            }
+        }
+        let context = Context {
+            key: key.clone(),
+            version: it.head.version,
+            now_ms,
+        };
+        let command = ask.command();
+        let decision = it.live.decide(&command, &context).expect("the command can be read");
+        it.head = Head {
+            seq: it.head.seq + 1,
+            version: it.head.version + decision.events.len() as u64,
+        };
+        it.requests.insert(hash, it.head.seq);
+        let record = Record::Decided(Decided {
+            entity: key.clone(),
+            seq: it.head.seq,
+            request: request.clone(),
+            at_ms: now_ms,
+            trace: TraceContext::default(),
+            command,
+            reply: decision.reply.clone(),
+            events: decision.events,
+            effects: decision
+                .effects
+                .into_iter()
+                .map(|effect| StoredEffect {
+                    request: effect.request,
+                    token: effect.token,
+                })
+                .collect(),
+            acknowledges: Vec::new(),
+        });
+        let run = self.node(node).running();
+        run.gates
+            .get_mut(&it.gate)
+            .expect("gates are kept")
+            .pending
+            .push_back(Pending {
+                seq: it.head.seq,
+                request,
+                reply: decision.reply.clone(),
+                callers: if early { Vec::new() } else { vec![caller] },
+                readers: Vec::new(),
+            });
+        let waits = Some((it.gate, it.head.seq));
+        self.put_back(node, group, key, it);
+        self.propose(node, group, term, record.encode(), waits);
+        if early {
+            self.answer(node, caller, Delivered::Reply(decision.reply));
+        }
+    }
+
+    fn propose(&mut self, node: NodeId, group: u32, term: u64, record: Bytes, waits: Option<(u64, u64)>) {
+        let run = self.node(node).running();
+        let ticket = run.number();
+        run.waiting.insert(ticket, waits);
+        let input = Input::Propose {
+            group,
+            term,
+            record,
+            ticket,
+        };
+        self.arrives(node, input);
+    }
+
+    /// Acknowledges the oldest open effect, as the outbox of a leader would.
+    pub(super) fn acknowledge(&mut self, node: NodeId, group: u32) {
+        let replica = self.replica(node, group);
+        let Some(term) = replica.leadership.as_ref().map(|leadership| leadership.term) else {
+            return;
+        };
+        if let Some(id) = replica.shard.outbox().keys().next().cloned() {
+            let record = Record::Acknowledged(vec![id]).encode();
+            self.propose(node, group, term, record, None);
+        }
+    }
+
+    /// Begins a read: first the driver must say that this node leads and has everything.
+    pub(super) fn read(&mut self, node: NodeId, caller: Caller, key: &EntityKey, group: u32) {
+        let run = self.node(node).running();
+        let ticket = run.number();
+        run.reading.insert(ticket, (caller.0, caller.1, key.clone()));
+        if self.flaws.unconfirmed_reads {
+            return self.confirmed(node, ticket, true);
+        }
+        self.arrives(node, Input::Read { group, ticket });
+    }
+
+    pub(super) fn confirmed(&mut self, node: NodeId, ticket: u64, may_read: bool) {
+        let Some((op, attempt, key)) = self.node(node).running().reading.remove(&ticket) else {
+            return self.violated("fates", format!("node {node} answers the read {ticket} twice"));
+        };
+        let (caller, group) = ((op, attempt), self.clients.group_of(&key));
+        let it = if may_read {
+            self.activation(node, group, &key)
+        } else {
+            None
+        };
+        let Some((_, it)) = it else {
+            return self.not_leader(node, group, caller);
+        };
+        let state: TallyState = codec::decode(&it.live.snapshot()).expect("it was encoded just now");
+        let gate = self
+            .node(node)
+            .running()
+            .gates
+            .get_mut(&it.gate)
+            .expect("gates are kept");
+        let waits = gate
+            .pending
+            .back_mut()
+            .map(|last| last.readers.push((caller, state.count)));
+        self.put_back(node, group, &key, it);
+        if waits.is_none() {
+            self.answer(node, caller, Delivered::Read(state.count));
+        }
+    }
+
+    /// Takes the entity's activation out of its leadership, or loads it anew.
+    fn activation(&mut self, node: NodeId, group: u32, key: &EntityKey) -> Option<(u64, Activation)> {
+        let leaves = self.rng.chance(20);
+        let registry = self.registry.clone();
+        let run = self.node(node).running();
+        let replica = run.replicas.get_mut(&group)?;
+        let leadership = replica.leadership.as_mut()?;
+        if let Some(it) = leadership.activations.remove(key) {
+            let gate = &run.gates[&it.gate];
+            if gate.broken {
+                // It refuses this message and ends; the next one finds a new one.
+                return None;
+            }
+            if !leaves || !gate.pending.is_empty() {
+                return Some((leadership.term, it));
+            }
+        }
+        let term = leadership.term;
+        let loaded = replica.shard.load(key).expect("the rows can be read");
+        let kind = registry.get(&key.kind).expect("there is one kind");
+        let mut live = kind.load(loaded.snapshot.as_deref()).expect("the snapshot can be read");
+        for event in &loaded.events {
+            live.evolve(event).expect("events can be read");
+        }
+        let gate = run.number();
+        run.gates.insert(gate, Gate::default());
+        let activation = Activation {
+            gate,
+            live,
+            head: loaded.head,
+            requests: loaded
+                .requests
+                .iter()
+                .map(|request| (request.hash, request.seq))
+                .collect(),
+        };
+        Some((term, activation))
+    }
+
+    fn put_back(&mut self, node: NodeId, group: u32, key: &EntityKey, it: Activation) {
+        if let Some(leadership) = &mut self.replica(node, group).leadership {
+            leadership.activations.insert(key.clone(), it);
+        }
+    }
+
+    /// The fate of a proposal is known.
+    pub(super) fn resolve(&mut self, node: NodeId, ticket: u64, fate: Result<(), Failure>) {
+        let run = self.node(node).running();
+        let Some(waits) = run.waiting.remove(&ticket) else {
+            return self.violated("fates", format!("node {node} hears twice of the proposal {ticket}"));
+        };
+        let Some((gate, seq)) = waits else { return };
+        let gate = run.gates.get_mut(&gate).expect("gates are kept");
+        gate.broken |= fate.is_err();
+        let place = gate.pending.iter().position(|pending| pending.seq == seq);
+        let Some(pending) = place.and_then(|place| gate.pending.remove(place)) else {
+            return;
+        };
+        for caller in pending.callers {
+            let answer = match fate {
+                Ok(()) => Delivered::Reply(pending.reply.clone()),
+                Err(Failure::NotLeader) => Delivered::NotLeader(None),
+                Err(Failure::Unknown) => Delivered::Unknown,
+            };
+            self.answer(node, caller, answer);
+        }
+        for (caller, count) in pending.readers {
+            let answer = match fate {
+                Ok(()) => Delivered::Read(count),
+                Err(_) => Delivered::NotLeader(None),
+            };
+            self.answer(node, caller, answer);
+        }
+    }
+
+    fn not_leader(&mut self, node: NodeId, group: u32, caller: Caller) {
+        let leader = self.replica(node, group).leader.filter(|leader| *leader != node);
+        self.answer(node, caller, Delivered::NotLeader(leader));
+    }
+}

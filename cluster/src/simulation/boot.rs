@@ -1,0 +1,177 @@
+//! How a node starts, as `engine::start` does it, and how it ends.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    node::{Replica, Running},
+    world::{Event, TICK, World},
+};
+use crate::{
+    config::NodeId,
+    journal::{
+        Shard,
+        keys::{self, Meta},
+    },
+    replication::{Boot, Driver, HardState, Members, Settings, raft_id},
+    store::{Batch, StateStore, log::StoredGroup},
+};
+
+/// Index and term at which every log begins.
+const BEGIN: (u64, u64) = (1, 1);
+/// Ticks between two looks at what should move.
+const PLAN_TICKS: u64 = 20;
+
+impl World {
+    /// Writes the beginning of every group of a node.
+    pub(super) fn begin_groups(&mut self, node: NodeId, is_first: bool) {
+        for group in self.own_groups(node) {
+            let (mut meta, mut stored) = (Meta::default(), StoredGroup::default());
+            if is_first {
+                let voters = self.home_of(group).into_iter().map(|node| raft_id(node, 0)).collect();
+                meta.applied = BEGIN;
+                meta.members = Members::of_voters(voters);
+                stored.cut = BEGIN;
+                stored.hard_state = HardState {
+                    term: BEGIN.1,
+                    vote: 0,
+                    commit: BEGIN.0,
+                };
+            }
+            let disk = &mut self.node(node).disk;
+            let mut batch = Batch::default();
+            batch.put(keys::META.to_vec(), keys::encode(&meta));
+            let store = disk.store(group, 0);
+            store.write(batch).expect("memory takes everything");
+            store.sync();
+            disk.groups.insert(group, stored);
+        }
+    }
+
+    pub(super) fn start(&mut self, node: NodeId, is_first: bool) {
+        self.trace.note(self.now, format_args!("node {node} starts"));
+        let (mut boots, mut replicas, mut newest) = (Vec::new(), BTreeMap::new(), 0);
+        for group in self.own_groups(node) {
+            let id = self.raft_id(node);
+            let campaign = is_first && self.home_of(group).first() == Some(&node);
+            let disk = &mut self.node(node).disk;
+            let stored = disk.groups[&group].clone();
+            disk.stores
+                .retain(|(of, generation), _| *of != group || *generation == stored.generation);
+            let shard =
+                Shard::open(disk.store(group, stored.generation)).expect("the rows are those that were written");
+            let meta = shard.meta().clone();
+            if meta.applied.0 < stored.cut.0 {
+                let what = format!(
+                    "node {node} group {group}: the state ends at {}, and the log begins after {}",
+                    meta.applied.0, stored.cut.0
+                );
+                return self.violated("cut", what);
+            }
+            let mut hard_state = stored.hard_state;
+            hard_state.commit = hard_state.commit.max(meta.applied.0);
+            boots.push(Boot {
+                group,
+                id,
+                hard_state,
+                cut: stored.cut,
+                entries: stored.entries,
+                applied: meta.applied.0,
+                members: meta.members,
+                generation: stored.generation,
+                campaign,
+            });
+            newest = newest.max(stored.generation);
+            let verdict = self.checks.digests.at(group, meta.applied.0, meta.digest, node);
+            self.verdict("digests", verdict);
+            let replica = Replica {
+                shard,
+                generation: stored.generation,
+                leader: None,
+                leadership: None,
+            };
+            replicas.insert(group, replica);
+        }
+        let settings = Settings {
+            heartbeat_ticks: 3,
+            election_ticks: 10,
+            append_records_max: 4,
+            append_bytes_max: 600,
+            seed: self.seed ^ u64::from(node) << 32,
+        };
+        let life = self.nodes[&node].life;
+        self.node(node).paused_until = 0;
+        self.node(node).run = Some(Running {
+            driver: Driver::new(node, &settings, boots),
+            replicas,
+            mailbox: Vec::new(),
+            step_due: false,
+            writes: VecDeque::new(),
+            syncing: Vec::new(),
+            waiting: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            checkpoint: None,
+            snapshots_due: VecDeque::new(),
+            fetches: BTreeMap::new(),
+            next_generation: newest + 1,
+            next_number: 0,
+        });
+        let phase = self.rng.below(TICK);
+        self.after(phase, node, Event::Tick { life });
+        self.after(phase + 1, node, Event::Checkpoint { life });
+        self.after(phase + PLAN_TICKS * TICK, node, Event::Plan { life });
+    }
+
+    /// Ends a node's process at once. What was not synced is lost, or not.
+    pub(super) fn crash(&mut self, node: NodeId) {
+        let Some(run) = self.node(node).run.take() else { return };
+        self.trace.note(self.now, format_args!("node {node} crashes"));
+        self.count("crashes", 1);
+        let lost_vote = self.flaws.forgotten_vote;
+        let it = self.nodes.get_mut(&node).expect("nodes never leave");
+        it.life += 1;
+        let mut rng = self.rng.clone();
+        let verdict = it.disk.crash(&mut rng, &run.syncing);
+        if lost_vote {
+            for stored in it.disk.groups.values_mut() {
+                stored.hard_state.vote = 0;
+                stored.hard_state.term = stored.entries.last().map_or(stored.cut.1, |entry| entry.term);
+            }
+        }
+        self.rng = rng;
+        self.verdict("log", verdict);
+        // Peers notice most of the time.
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != node).collect();
+        for other in others {
+            if self.rng.chance(700) {
+                let delay = self.rng.between(1, 3 * TICK);
+                self.link_down(other, node, delay);
+            }
+        }
+    }
+
+    /// Crashes a node, and empties its device: it comes back as a new replica.
+    pub(super) fn wipe(&mut self, node: NodeId) {
+        self.crash(node);
+        self.trace.note(self.now, format_args!("node {node} loses its disk"));
+        self.count("disks lost", 1);
+        let keeps_name = self.flaws.wiped_under_old_name;
+        let it = self.node(node);
+        it.incarnation += u64::from(!keeps_name);
+        it.disk = super::disk::Disk::default();
+        self.begin_groups(node, false);
+    }
+
+    pub(super) fn plan_again(&mut self, node: NodeId) {
+        let life = self.nodes[&node].life;
+        self.after(PLAN_TICKS * TICK, node, Event::Plan { life });
+    }
+}
+
+/// The store that a replica works on.
+pub(super) fn store_of(world: &mut World, node: NodeId, group: u32, generation: u64) -> Arc<dyn StateStore> {
+    world.node(node).disk.store(group, generation)
+}

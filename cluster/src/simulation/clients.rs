@@ -1,0 +1,246 @@
+//! Clients: they count on a few entities and read them, under request ids that stay the same until there is an answer.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{
+    activation::{Caller, Delivered},
+    tally::{Command, Tally},
+    world::{Event, TICK, World},
+};
+use crate::{
+    codec,
+    config::NodeId,
+    entity::{Entity, EntityKey, RequestId},
+};
+
+/// Entities of each group.
+const ENTITIES_PER_GROUP: u32 = 2;
+/// How long a client waits for one attempt.
+const ATTEMPT_TICKS: u64 = 40;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    Add { request: String, with_effect: bool },
+    Refuse { request: String },
+    Read,
+}
+
+impl Ask {
+    pub(super) fn request(&self) -> RequestId {
+        let text = match self {
+            Self::Add { request, .. } | Self::Refuse { request } => request,
+            Self::Read => "read",
+        };
+        RequestId::new(text).expect("short and plain")
+    }
+
+    pub(super) fn command(&self) -> Bytes {
+        codec::encode(&match self {
+            Self::Add { request, with_effect } => Command::Add {
+                request: request.clone(),
+                with_effect: *with_effect,
+            },
+            Self::Refuse { .. } | Self::Read => Command::Refuse,
+        })
+    }
+}
+
+/// An operation, from its beginning to its answer.
+#[derive(Debug, Clone)]
+pub(super) struct Op {
+    pub(super) key: EntityKey,
+    pub(super) group: u32,
+    pub(super) ask: Ask,
+    client: usize,
+    attempt: u32,
+    pub(super) answer: Option<Delivered>,
+}
+
+/// All clients and what they have done.
+pub(super) struct Clients {
+    keys: Vec<(EntityKey, u32)>,
+    busy: Vec<bool>,
+    pub(super) ops: BTreeMap<u64, Op>,
+}
+
+impl Clients {
+    pub(super) fn new(groups: u32, clients: usize) -> Self {
+        let keys = (0..groups * ENTITIES_PER_GROUP)
+            .map(|n| {
+                (
+                    EntityKey::new(Tally::KIND, &format!("t{n}")).expect("a key"),
+                    n % groups,
+                )
+            })
+            .collect();
+        Self {
+            keys,
+            busy: vec![false; clients],
+            ops: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn group_of(&self, key: &EntityKey) -> u32 {
+        let found = self.keys.iter().find(|(other, _)| other == key);
+        found.expect("clients ask for these entities only").1
+    }
+
+    pub(super) fn keys(&self) -> &[(EntityKey, u32)] {
+        &self.keys
+    }
+
+    /// Operations without an answer.
+    pub(super) fn open(&self) -> usize {
+        self.ops.values().filter(|op| op.answer.is_none()).count()
+    }
+}
+
+impl World {
+    pub(super) fn next_operation(&mut self, client: usize) {
+        if self.calm || self.clients.busy[client] {
+            return;
+        }
+        let place = self.rng.below(self.clients.keys.len() as u64) as usize;
+        let number = self.clients.ops.len();
+        let request = format!("r{number}");
+        let ask = match self.rng.below(10) {
+            0..7 => Ask::Add {
+                request,
+                with_effect: self.rng.chance(200),
+            },
+            7 => Ask::Refuse { request },
+            _ => Ask::Read,
+        };
+        self.clients.busy[client] = true;
+        self.begin_operation(client, place, ask);
+    }
+
+    /// One more command for every entity, to see that all groups work.
+    pub(super) fn last_operations(&mut self) {
+        for place in 0..self.clients.keys.len() {
+            let request = format!("last{place}");
+            let ask = Ask::Add {
+                request,
+                with_effect: false,
+            };
+            self.begin_operation(0, place, ask);
+        }
+    }
+
+    fn begin_operation(&mut self, client: usize, place: usize, ask: Ask) {
+        let (key, group) = self.clients.keys[place].clone();
+        let id = self.clients.ops.len() as u64;
+        self.trace.note(self.now, format_args!("op {id}: {key} {ask:?}"));
+        self.checks.replies.begins(id, &key, &ask);
+        let op = Op {
+            key,
+            group,
+            ask,
+            client,
+            attempt: 0,
+            answer: None,
+        };
+        self.clients.ops.insert(id, op);
+        self.send(id, None);
+    }
+
+    /// Sends an operation's current attempt to whoever may lead.
+    fn send(&mut self, id: u64, hint: Option<NodeId>) {
+        let (group, attempt, is_read) = {
+            let op = &self.clients.ops[&id];
+            (op.group, op.attempt, op.ask == Ask::Read)
+        };
+        let home = self.home_of(group);
+        let asked = self.rng.pick(&home);
+        let known = self.nodes[&asked]
+            .run
+            .as_ref()
+            .and_then(|run| run.replicas[&group].leader);
+        let target = hint.or(known).filter(|_| !self.rng.chance(150)).unwrap_or(asked);
+        let delay = self.rng.between(1, TICK);
+        self.after(delay, target, Event::Call { op: id });
+        // Some commands arrive twice, and not at the same place.
+        if !is_read && self.rng.chance(50) {
+            let (other, delay) = (self.rng.pick(&home), self.rng.between(1, 10 * TICK));
+            self.after(delay, other, Event::Call { op: id });
+        }
+        self.after(ATTEMPT_TICKS * TICK, 0, Event::Attempt { op: id, attempt });
+    }
+
+    /// A request arrives at a node.
+    pub(super) fn call(&mut self, node: NodeId, id: u64) {
+        if self.nodes[&node].run.is_none() {
+            return;
+        }
+        let op = self.clients.ops[&id].clone();
+        let caller = (id, op.attempt);
+        match op.ask {
+            Ask::Read => self.read(node, caller, &op.key, op.group),
+            _ => self.command(node, caller, &op.key, op.group, &op.ask),
+        }
+        if self.rng.chance(100) {
+            self.acknowledge(node, op.group);
+        }
+    }
+
+    /// A node answers an attempt.
+    pub(super) fn answer(&mut self, _node: NodeId, (op, attempt): Caller, answer: Delivered) {
+        let delay = self.rng.between(1, TICK);
+        self.after(delay, 0, Event::Answer { op, attempt, answer });
+    }
+
+    pub(super) fn answered(&mut self, id: u64, attempt: u32, answer: Delivered) {
+        self.trace.note(self.now, format_args!("op {id}: {answer:?}"));
+        let op = self.clients.ops[&id].clone();
+        if let Delivered::NotLeader(_) | Delivered::Unknown = answer {
+            if op.answer.is_none() && op.attempt == attempt {
+                self.again(
+                    id,
+                    if let Delivered::NotLeader(hint) = answer {
+                        hint
+                    } else {
+                        None
+                    },
+                );
+            }
+            return;
+        }
+        // An answer to a read counts for the attempt that was made last; to a command any answer is as good.
+        if op.ask == Ask::Read && (op.answer.is_some() || op.attempt != attempt) {
+            return;
+        }
+        let verdict = self.checks.replies.answered(id, &op.key, &op.ask, &answer);
+        self.verdict("replies", verdict);
+        if op.answer.is_none() {
+            self.clients.ops.get_mut(&id).expect("it was just there").answer = Some(answer);
+            self.count("operations", 1);
+            self.clients.busy[op.client] = false;
+            let delay = self.rng.between(1, self.shape.think_max);
+            self.after(delay, 0, Event::Client { client: op.client });
+        }
+    }
+
+    /// An attempt has lasted long enough.
+    pub(super) fn attempt(&mut self, id: u64, attempt: u32) {
+        let op = &self.clients.ops[&id];
+        if op.answer.is_none() && op.attempt == attempt {
+            self.again(id, None);
+        }
+    }
+
+    fn again(&mut self, id: u64, hint: Option<NodeId>) {
+        self.count("attempts repeated", 1);
+        self.clients.ops.get_mut(&id).expect("operations are kept").attempt += 1;
+        let op = &self.clients.ops[&id];
+        if hint.is_some() || op.attempt.is_multiple_of(2) {
+            return self.send(id, hint);
+        }
+        // Wait a little first: the attempt's end sends it again.
+        let attempt = op.attempt;
+        let delay = self.rng.between(TICK, 4 * TICK);
+        self.after(delay, 0, Event::Attempt { op: id, attempt });
+    }
+}

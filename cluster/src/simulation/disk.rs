@@ -1,0 +1,99 @@
+//! A node's device: the log's twin in memory, the state stores by generation, and what a crash leaves of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::rng::Rng;
+use crate::{
+    journal::keys::{self, Meta},
+    replication::{GroupWrite, driver::Write},
+    store::{log::StoredGroup, memory::MemoryStore},
+};
+
+/// What outlives a crash, and what a crash may take.
+#[derive(Default)]
+pub(super) struct Disk {
+    /// The log, as synced.
+    pub(super) groups: BTreeMap<u32, StoredGroup>,
+    /// Writes that the device holds back although it said otherwise; only with a planted bug.
+    pub(super) cache: Vec<Write>,
+    pub(super) stores: BTreeMap<(u32, u64), Arc<MemoryStore>>,
+    /// Snapshots for peers: position and rows.
+    pub(super) snapshots: BTreeMap<u32, (u64, Arc<Rows>)>,
+}
+
+/// The rows of a store.
+pub(super) type Rows = Vec<(Vec<u8>, bytes::Bytes)>;
+
+impl Disk {
+    /// Brings a write to the device; says what is wrong with it.
+    pub(super) fn persist(&mut self, write: &Write) -> Result<(), String> {
+        for (group, part) in &write.groups {
+            append(self.groups.entry(*group).or_default(), part)
+                .map_err(|reason| format!("group {group}: {reason}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the power failure leaves: of the writes under way the first few, of each store the last sync or more.
+    pub(super) fn crash(&mut self, rng: &mut Rng, under_way: &[Write]) -> Result<(), String> {
+        if !self.cache.is_empty() {
+            self.cache.clear();
+        } else if !under_way.is_empty() {
+            let kept = rng.below(under_way.len() as u64 + 1) as usize;
+            for write in &under_way[..kept] {
+                self.persist(write)?;
+            }
+        }
+        for store in self.stores.values() {
+            if rng.chance(500) {
+                store.crash();
+            } else {
+                store.sync();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync_stores(&self) {
+        self.stores.values().for_each(|store| store.sync());
+    }
+
+    pub(super) fn store(&mut self, group: u32, generation: u64) -> Arc<MemoryStore> {
+        Arc::clone(self.stores.entry((group, generation)).or_default())
+    }
+
+    /// The position up to which a store's state is on the device.
+    pub(super) fn synced_position(&self, group: u32, generation: u64) -> u64 {
+        self.stores
+            .get(&(group, generation))
+            .and_then(|store| store.synced_row(keys::META))
+            .and_then(|bytes| keys::decode::<Meta>(keys::META, &bytes).ok())
+            .map_or(0, |meta| meta.applied.0)
+    }
+}
+
+/// What `store::log::Log::append` does with one part.
+fn append(stored: &mut StoredGroup, part: &GroupWrite) -> Result<(), String> {
+    if let Some((index, term, generation)) = part.install {
+        stored.entries.clear();
+        stored.cut = (index, term);
+        stored.generation = generation;
+    }
+    if let Some(cut) = part.cut {
+        stored.cut = cut;
+        stored.entries.retain(|entry| entry.index > cut.0);
+    }
+    if let Some(hard_state) = part.hard_state {
+        stored.hard_state = hard_state;
+    }
+    if let Some(first) = part.entries.first() {
+        stored.entries.retain(|entry| entry.index < first.index);
+        stored.entries.extend_from_slice(&part.entries);
+    }
+    for (entry, index) in stored.entries.iter().zip(stored.cut.0 + 1..) {
+        if entry.index != index {
+            return Err(format!("the log has {} where {index} belongs", entry.index));
+        }
+    }
+    Ok(())
+}

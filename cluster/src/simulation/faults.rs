@@ -1,0 +1,170 @@
+//! What goes wrong, and how often: drawn for each run, so that runs differ in kind and not only in order.
+
+use super::{
+    network::Network,
+    rng::Rng,
+    world::{Event, TICK, World},
+};
+use crate::{config::NodeId, replication::Input};
+
+/// What kind of run this is.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub(super) nodes: NodeId,
+    pub(super) replicas: NodeId,
+    pub(super) groups: u32,
+    pub(super) clients: usize,
+    /// The longest time of one sync of the log, between two checkpoints, between two operations of a client, and between
+    /// two faults; in moments.
+    pub(super) sync_max: u64,
+    pub(super) checkpoint_max: u64,
+    pub(super) think_max: u64,
+    fault_max: u64,
+    /// Weights of the faults, in the order of [`World::fault`].
+    weights: [u64; 6],
+    pub(super) network: Network,
+}
+
+impl Shape {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let nodes = if rng.chance(150) { 5 } else { 3 };
+        let mut network = Network {
+            loss_permille: rng.pick(&[0, 5, 30, 100]),
+            duplicates_permille: rng.pick(&[0, 10, 50]),
+            delay_max: rng.pick(&[3, 10, 25]),
+            in_order: rng.chance(500),
+            ..Network::default()
+        };
+        if rng.chance(200) {
+            network.loss_permille = 0;
+        }
+        Self {
+            nodes,
+            replicas: if rng.chance(500) { nodes } else { 3 },
+            groups: rng.between(2, 3) as u32,
+            clients: rng.between(3, 7) as usize,
+            sync_max: rng.pick(&[2, 8, 40]),
+            checkpoint_max: rng.pick(&[5, 20, 60]) * TICK,
+            think_max: rng.pick(&[2, 10, 40]),
+            fault_max: rng.pick(&[30, 80]) * TICK,
+            weights: std::array::from_fn(|_| rng.pick(&[0, 1, 3])),
+            network,
+        }
+    }
+}
+
+impl World {
+    /// Does one thing wrong, and sees to the next.
+    pub(super) fn fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let node = self.rng.pick(&nodes);
+        let total: u64 = self.shape.weights.iter().sum();
+        let mut drawn = self.rng.below(total.max(1));
+        let kind = self.shape.weights.iter().position(|weight| {
+            let hit = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            hit
+        });
+        match kind {
+            Some(0) => {
+                self.crash(node);
+                self.come_back(node);
+            }
+            Some(1) => self.partition(node, &nodes),
+            Some(2) => {
+                self.node(node).paused_until = self.now + self.rng_between(TICK, 40 * TICK);
+                self.trace.note(self.now, format_args!("node {node} pauses"));
+                self.count("pauses", 1);
+            }
+            Some(3) => {
+                let (group, to) = (
+                    self.rng.below(u64::from(self.shape.groups)) as u32,
+                    self.rng.pick(&nodes),
+                );
+                for node in nodes {
+                    if self.nodes[&node].run.is_some() {
+                        self.arrives(node, Input::Transfer { group, to });
+                    }
+                }
+            }
+            Some(4) => {
+                if self.can_lose_disk() {
+                    self.wipe(node);
+                    self.come_back(node);
+                }
+            }
+            Some(5) => {
+                // Everything stops at once.
+                for node in nodes {
+                    self.crash(node);
+                    self.come_back(node);
+                }
+            }
+            _ => {}
+        }
+        let delay = self.rng.between(TICK, self.shape.fault_max);
+        self.after(delay, 0, Event::Fault);
+    }
+
+    fn rng_between(&mut self, low: u64, high: u64) -> u64 {
+        self.rng.between(low, high)
+    }
+
+    fn come_back(&mut self, node: NodeId) {
+        let life = self.nodes[&node].life;
+        let longest = self.rng.pick(&[5, 40, 150]);
+        let delay = self.rng.between(1, longest * TICK);
+        self.after(delay, node, Event::Start { life });
+    }
+
+    fn partition(&mut self, node: NodeId, nodes: &[NodeId]) {
+        match self.rng.below(4) {
+            0 => self.network.isolate(node, nodes, true, false),
+            1 => self.network.isolate(node, nodes, false, true),
+            2 => self.network.isolate(node, nodes, true, true),
+            _ => {
+                let other = self.rng.pick(nodes);
+                self.network.cut.extend([(node, other), (other, node)]);
+            }
+        }
+        self.trace
+            .note(self.now, format_args!("links are cut: {:?}", self.network.cut));
+        self.count("partitions", 1);
+        for (from, to) in self.network.cut.clone() {
+            if self.nodes[&from].run.is_some() && self.rng.chance(400) {
+                let delay = self.rng.between(1, 20 * TICK);
+                self.link_down(from, to, delay);
+            }
+        }
+        let delay = self.rng.between(5 * TICK, 120 * TICK);
+        self.after(delay, 0, Event::Heal);
+    }
+
+    /// Whether another disk may be lost: every replica has seen the end of all changes of members.
+    fn can_lose_disk(&self) -> bool {
+        (0..self.shape.groups).all(|group| {
+            self.home_of(group).into_iter().all(|node| {
+                let run = self.nodes[&node].run.as_ref();
+                run.is_some_and(|run| self.has_all_members(group, &run.replicas[&group].shard.meta().members))
+            })
+        })
+    }
+
+    /// The faults end: links heal, nodes that are down start.
+    pub(super) fn calm_down(&mut self) {
+        self.trace.note(self.now, format_args!("calm"));
+        self.calm = true;
+        self.network.calm();
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            self.node(node).paused_until = 0;
+            if self.nodes[&node].run.is_none() {
+                self.start(node, false);
+            }
+        }
+        self.last_operations();
+    }
+}

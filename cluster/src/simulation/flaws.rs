@@ -1,0 +1,30 @@
+//! Planted bugs, each in the simulation's own shell, to see whether the checks would find the like in the product.
+
+/// Which bugs are planted; none by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flaws {
+    /// The driver is told that a write is on the device as soon as it is handed over.
+    pub(super) written_before_sync: bool,
+    /// The device says that it has synced, and keeps some writes in a cache that a crash empties.
+    pub(super) device_lies: bool,
+    /// A vote and a term do not survive a restart.
+    pub(super) forgotten_vote: bool,
+    /// A checkpoint counts before the state store was synced.
+    pub(super) checkpoint_without_sync: bool,
+    /// A checkpoint reports a position further than what it wrote.
+    pub(super) cut_too_far: bool,
+    /// A request that was taken before is decided again.
+    pub(super) no_deduplication: bool,
+    /// A caller is answered when the record is proposed, not when it is applied.
+    pub(super) answer_before_commit: bool,
+    /// A read is answered by whoever believes to lead, without the driver's word.
+    pub(super) unconfirmed_reads: bool,
+    /// A fetched snapshot comes without the request ids.
+    pub(super) snapshot_without_requests: bool,
+    /// A fetched snapshot lacks its last chunk, and is taken all the same.
+    pub(super) snapshot_without_end: bool,
+    /// An activation outlives its leadership.
+    pub(super) immortal_activations: bool,
+    /// A node that lost its disk comes back under its old name.
+    pub(super) wiped_under_old_name: bool,
+}

@@ -1,0 +1,72 @@
+//! Once nothing goes wrong any more, everything comes to rest: all replicas are voters and in one state, and every
+//! operation has its answer.
+
+use crate::{
+    replication::Members,
+    simulation::{invariants::history, world::World},
+};
+
+impl World {
+    /// Whether a group has exactly the replicas that it should have, all of them voters.
+    pub(in crate::simulation) fn has_all_members(&self, group: u32, members: &Members) -> bool {
+        let mut wanted: Vec<_> = self.home_of(group).into_iter().map(|node| self.raft_id(node)).collect();
+        let mut voters = members.voters.clone();
+        wanted.sort_unstable();
+        voters.sort_unstable();
+        wanted == voters && members.learners.is_empty() && members.voters_outgoing.is_empty()
+    }
+
+    /// Whether everything has come to rest; what it waits for if not.
+    pub(in crate::simulation) fn converged(&self) -> Result<(), String> {
+        if self.clients.open() > 0 {
+            return Err(format!("{} operations have no answer", self.clients.open()));
+        }
+        for group in 0..self.shape.groups {
+            let mut states = Vec::new();
+            for node in self.home_of(group) {
+                let run = self.nodes[&node].run.as_ref().ok_or("a node is down")?;
+                let meta = run.replicas[&group].shard.meta();
+                if !self.has_all_members(group, &meta.members) {
+                    return Err(format!(
+                        "group {group} on node {node} has the members {:?}",
+                        meta.members
+                    ));
+                }
+                states.push((meta.applied, meta.digest));
+            }
+            if states.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Err(format!("group {group} is in the states {states:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The checks that need the whole run.
+    pub(in crate::simulation) fn check_the_end(&mut self) {
+        let mut verdict = Ok(());
+        for (key, group) in self.clients.keys() {
+            let committed = self
+                .checks
+                .effects
+                .histories
+                .get(key)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let mut outboxes = Vec::new();
+            for node in self.home_of(*group) {
+                let Some(run) = &self.nodes[&node].run else { continue };
+                let shard = &run.replicas[group].shard;
+                let held = history::is_held(shard, key, committed).map_err(|what| format!("node {node}: {what}"));
+                verdict = verdict.and(held);
+                outboxes.push(shard.outbox());
+            }
+            if outboxes.windows(2).any(|pair| pair[0] != pair[1]) {
+                verdict = verdict.and(Err(format!("group {group}: the outboxes differ")));
+            }
+            for op in self.clients.ops.values().filter(|op| op.key == *key) {
+                verdict = verdict.and(history::keeps(op, committed));
+            }
+        }
+        self.verdict("history", verdict);
+    }
+}

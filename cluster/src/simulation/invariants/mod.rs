@@ -1,0 +1,20 @@
+//! What must hold in every run, one file each.
+
+pub(super) mod agreement;
+pub(super) mod convergence;
+pub(super) mod cut;
+pub(super) mod digests;
+pub(super) mod effects;
+pub(super) mod history;
+pub(super) mod leaders;
+pub(super) mod replies;
+
+/// What the checks remember.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    pub(super) agreement: agreement::Agreement,
+    pub(super) digests: digests::Digests,
+    pub(super) effects: effects::Effects,
+    pub(super) leaders: leaders::Leaders,
+    pub(super) replies: replies::Replies,
+}

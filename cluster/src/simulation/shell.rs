@@ -1,0 +1,258 @@
+//! The driver's surroundings: the mailbox, and carrying out what the driver says, in the order of `shard::runtime`.
+
+use std::collections::BTreeMap;
+
+use proto::cluster::v1 as pb;
+
+use super::world::{Event, TICK, World};
+use crate::{
+    config::NodeId,
+    journal::Shard,
+    placement::{self, Move, View},
+    replication::{Applied, Failure, Input, Output, Task, driver::Write},
+};
+
+impl World {
+    /// Puts something into a node's mailbox; the driver takes a step soon.
+    pub(super) fn arrives(&mut self, node: NodeId, input: Input) {
+        let life = self.nodes[&node].life;
+        let run = self.node(node).running();
+        run.mailbox.push(input);
+        if !std::mem::replace(&mut run.step_due, true) {
+            let delay = self.rng.below(3);
+            self.after(delay, node, Event::Step { life });
+        }
+    }
+
+    pub(super) fn tick(&mut self, node: NodeId) {
+        let life = self.nodes[&node].life;
+        // Ticks that were missed are dropped.
+        if self.now >= self.nodes[&node].paused_until {
+            self.arrives(node, Input::Tick);
+        }
+        self.after(TICK, node, Event::Tick { life });
+    }
+
+    pub(super) fn step(&mut self, node: NodeId) {
+        let (now, life, paused_until) = (self.now, self.nodes[&node].life, self.nodes[&node].paused_until);
+        if now < paused_until {
+            return self.at(paused_until, node, Event::Step { life });
+        }
+        let run = self.node(node).running();
+        run.step_due = false;
+        let inputs = std::mem::take(&mut run.mailbox);
+        let output = run.driver.step(inputs);
+        self.carry_out(node, output);
+    }
+
+    fn carry_out(&mut self, node: NodeId, output: Output) {
+        let mut by_node: BTreeMap<NodeId, Vec<pb::GroupMessage>> = BTreeMap::new();
+        for (to, message) in output.send {
+            by_node.entry(to).or_default().push(message);
+        }
+        for (to, messages) in by_node {
+            self.count("messages", messages.len() as u64);
+            for at in self.network.arrivals(&mut self.rng, self.now, node, to) {
+                let messages = messages.clone();
+                self.at(at, to, Event::Deliver { messages });
+            }
+        }
+        if let Some(write) = output.write {
+            self.write(node, write);
+        }
+        for applied in output.applied {
+            self.apply(node, applied);
+        }
+        for (ticket, failure) in output.failed {
+            self.resolve(node, ticket, Err(failure));
+        }
+        for (ticket, may_read) in output.reads {
+            self.confirmed(node, ticket, may_read);
+        }
+        for role in output.roles {
+            self.trace.note(self.now, format_args!("node {node} {role:?}"));
+            if role.serving {
+                let verdict = self.checks.leaders.serves(role.group, role.term, node);
+                self.verdict("leaders", verdict);
+            }
+            self.set_role(node, role);
+        }
+        for task in output.tasks {
+            self.task(node, task);
+        }
+    }
+
+    fn write(&mut self, node: NodeId, write: Write) {
+        self.trace.note(
+            self.now,
+            format_args!("node {node} writes {} for {:?}", write.number, write.groups.keys()),
+        );
+        for (group, part) in &write.groups {
+            if let Some((index, _)) = part.cut {
+                let generation = self.nodes[&node]
+                    .run
+                    .as_ref()
+                    .map_or(0, |run| run.replicas[group].generation);
+                let generation = part.install.map_or(generation, |(_, _, generation)| generation);
+                let synced = self.nodes[&node].disk.synced_position(*group, generation);
+                let verdict = super::invariants::cut::is_behind(node, *group, index, synced);
+                self.verdict("cut", verdict);
+            }
+        }
+        let number = write.number;
+        self.node(node).running().writes.push_back(write);
+        if self.flaws.written_before_sync {
+            self.arrives(node, Input::Written(number));
+        }
+        self.begin_sync(node);
+    }
+
+    fn begin_sync(&mut self, node: NodeId) {
+        let life = self.nodes[&node].life;
+        let run = self.node(node).running();
+        if run.syncing.is_empty() && !run.writes.is_empty() {
+            run.syncing = run.writes.drain(..).collect();
+            let delay = self.rng.between(1, self.shape.sync_max);
+            self.after(delay, node, Event::Synced { life });
+        }
+    }
+
+    pub(super) fn synced(&mut self, node: NodeId) {
+        let lies = self.flaws.device_lies && self.rng.chance(500);
+        let it = self.node(node);
+        let writes = std::mem::take(&mut it.running().syncing);
+        let last = writes.last().map_or(0, |write| write.number);
+        it.disk.cache.extend(writes);
+        let mut verdict = Ok(());
+        if !lies {
+            let all = std::mem::take(&mut it.disk.cache);
+            verdict = all.iter().try_for_each(|write| it.disk.persist(write));
+        }
+        self.verdict("log", verdict);
+        self.arrives(node, Input::Written(last));
+        self.begin_sync(node);
+    }
+
+    fn apply(&mut self, node: NodeId, applied: Applied) {
+        match applied {
+            Applied::Install { group, generation } => {
+                self.trace.note(
+                    self.now,
+                    format_args!("node {node} group {group} installs {generation}"),
+                );
+                self.count("snapshots installed", 1);
+                let store = super::boot::store_of(self, node, group, generation);
+                let shard = Shard::open(store).expect("the rows are those that were fetched");
+                let (applied, digest) = (shard.meta().applied.0, shard.meta().digest);
+                let replica = self.replica(node, group);
+                replica.shard = shard;
+                replica.generation = generation;
+                let verdict = self.checks.digests.at(group, applied, digest, node);
+                self.verdict("digests", verdict);
+            }
+            Applied::Entry {
+                group,
+                index,
+                term,
+                data,
+                tickets,
+                members,
+            } => {
+                let verdict = self.checks.agreement.committed(group, index, term, &data, node);
+                let is_first = verdict.as_ref().is_ok_and(|is_first| *is_first);
+                self.verdict("agreement", verdict.map(|_| ()));
+                if let Some(members) = &members {
+                    self.trace.note(
+                        self.now,
+                        format_args!("node {node} group {group} at {index}: {members:?}"),
+                    );
+                }
+                let shard = &mut self.replica(node, group).shard;
+                let done = shard
+                    .apply(index, term, data.clone(), members)
+                    .expect("what was committed can be read");
+                let digest = shard.meta().digest;
+                self.trace.note(
+                    self.now,
+                    format_args!("node {node} group {group} applies {index} of {term}: {digest:x}"),
+                );
+                let verdict = self.checks.digests.at(group, index, digest, node);
+                self.verdict("digests", verdict);
+                if is_first {
+                    self.count("entries", 1);
+                    let verdict = self.checks.effects.committed(data, &done.taken);
+                    self.verdict("effects", verdict);
+                }
+                for (ticket, taken) in tickets.into_iter().zip(done.taken) {
+                    self.resolve(node, ticket, if taken { Ok(()) } else { Err(Failure::NotLeader) });
+                }
+            }
+        }
+    }
+
+    fn task(&mut self, node: NodeId, task: Task) {
+        let life = self.nodes[&node].life;
+        match task {
+            Task::BuildSnapshot { group } => self.node(node).running().snapshots_due.push_back(group),
+            Task::FetchSnapshot {
+                group,
+                source,
+                index,
+                message,
+            } => self.begin_fetch(node, group, source, index, message),
+            Task::DropGeneration { group, generation } => {
+                let delay = self.rng.below(20);
+                self.after(
+                    delay,
+                    node,
+                    Event::Drop {
+                        life,
+                        group,
+                        generation,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Tells a node that its connection to another broke.
+    pub(super) fn link_down(&mut self, node: NodeId, to: NodeId, delay: u64) {
+        let life = self.nodes[&node].life;
+        let input = Input::LinkDown(to);
+        self.after(delay, node, Event::Arrives { life, input });
+    }
+
+    /// Begins the next move of each group that a node leads.
+    pub(super) fn plan(&mut self, node: NodeId) {
+        let view = View {
+            replicas: self.nodes.keys().map(|id| (*id, self.raft_id(*id))).collect(),
+            reachable: self
+                .nodes
+                .values()
+                .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
+                .map(|other| other.id)
+                .collect(),
+        };
+        for status in self.node(node).running().driver.status() {
+            let home = self.home_of(status.group);
+            match placement::next_move(&status, &home, &view) {
+                Some(Move::Transfer { group, to }) => self.arrives(node, Input::Transfer { group, to }),
+                Some(Move::Change { group, changes }) => {
+                    self.trace
+                        .note(self.now, format_args!("node {node} group {group}: {changes:?}"));
+                    self.count("changes of members", 1);
+                    self.arrives(node, Input::ChangeMembers { group, changes });
+                }
+                None => {}
+            }
+        }
+        self.plan_again(node);
+    }
+
+    pub(super) fn replica(&mut self, node: NodeId, group: u32) -> &mut super::node::Replica {
+        let run = self.node(node).running();
+        run.replicas
+            .get_mut(&group)
+            .expect("the driver speaks of own groups only")
+    }
+}

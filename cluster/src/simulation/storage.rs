@@ -1,0 +1,294 @@
+//! Checkpoints and snapshots, step by step, so that a crash can fall between any two: as `shard::checkpointer`,
+//! `shard::snapshot` and `engine::upkeep` do them.
+
+use std::sync::Arc;
+
+use proto::cluster::v1 as pb;
+
+use super::{
+    disk::Rows,
+    world::{Event, TICK, World},
+};
+use crate::{
+    config::NodeId,
+    journal::{
+        checkpoint,
+        keys::{self, EntityRow, Meta},
+        tail::Tail,
+    },
+    replication::{Input, driver::SnapshotPosition},
+    store::{Batch, StateStore, memory::MemoryStore},
+};
+
+/// Log entries kept behind a checkpoint, in bytes: a few, so that replicas that were away need snapshots.
+const KEEP_BYTES: usize = 1_200;
+/// For how long request ids are kept: for ever, here.
+const REQUESTS_KEPT_MS: u64 = u64::MAX / 2;
+
+/// A checkpoint under way.
+pub(super) struct Checkpoint {
+    parts: Vec<Part>,
+    stage: Stage,
+    /// Make a snapshot of this group at the end.
+    snapshot: Option<u32>,
+}
+
+struct Part {
+    group: u32,
+    store: Arc<dyn StateStore>,
+    tail: Arc<Tail>,
+    meta: Meta,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Write,
+    Sync,
+    Thaw,
+}
+
+/// A snapshot on its way to this node.
+pub(super) struct Fetch {
+    group: u32,
+    source: NodeId,
+    source_life: u64,
+    generation: u64,
+    index: u64,
+    message: Box<pb::RaftMessage>,
+    /// The source's open file, and how much of it has come.
+    rows: Option<Arc<Rows>>,
+    done: usize,
+}
+
+impl World {
+    /// The next step of the checkpointer's thread.
+    pub(super) fn checkpoint(&mut self, node: NodeId) {
+        let life = self.nodes[&node].life;
+        let delay = match self.node(node).running().checkpoint.take() {
+            None => self.begin_checkpoint(node),
+            Some(job) => self.go_on(node, job),
+        };
+        self.after(delay, node, Event::Checkpoint { life });
+    }
+
+    fn begin_checkpoint(&mut self, node: NodeId) -> u64 {
+        let snapshot = self.node(node).running().snapshots_due.pop_front();
+        let groups: Vec<u32> = match snapshot {
+            Some(group) => vec![group],
+            None => self
+                .own_groups(node)
+                .into_iter()
+                .filter(|_| self.rng.chance(500))
+                .collect(),
+        };
+        let run = self.node(node).running();
+        let mut parts = Vec::new();
+        for group in groups {
+            let shard = &mut run.replicas.get_mut(&group).expect("an own group").shard;
+            if shard.is_dirty() {
+                let (tail, meta) = shard.freeze();
+                let store = Arc::clone(shard.store());
+                parts.push(Part {
+                    group,
+                    store,
+                    tail,
+                    meta,
+                });
+            }
+        }
+        if parts.is_empty() && snapshot.is_none() {
+            return self.rng.between(TICK, self.shape.checkpoint_max);
+        }
+        run.checkpoint = Some(Checkpoint {
+            parts,
+            stage: Stage::Write,
+            snapshot,
+        });
+        self.rng.between(0, TICK)
+    }
+
+    fn go_on(&mut self, node: NodeId, mut job: Checkpoint) -> u64 {
+        match job.stage {
+            Stage::Write => {
+                for part in &job.parts {
+                    let batch =
+                        checkpoint::batch(&*part.store, &self.registry, &part.tail, &part.meta, REQUESTS_KEPT_MS);
+                    part.store
+                        .write(batch.expect("the rows can be read"))
+                        .expect("memory takes everything");
+                }
+                job.stage = Stage::Sync;
+            }
+            Stage::Sync => {
+                if !self.flaws.checkpoint_without_sync {
+                    self.node(node).disk.sync_stores();
+                }
+                job.stage = Stage::Thaw;
+            }
+            Stage::Thaw => {
+                self.end_checkpoint(node, job);
+                return self.rng.between(TICK, self.shape.checkpoint_max);
+            }
+        }
+        self.node(node).running().checkpoint = Some(job);
+        self.rng.between(1, 2 * TICK)
+    }
+
+    fn end_checkpoint(&mut self, node: NodeId, job: Checkpoint) {
+        for part in job.parts {
+            let group = part.group;
+            let index = part.meta.applied.0 + if self.flaws.cut_too_far { 4 } else { 0 };
+            self.trace.note(
+                self.now,
+                format_args!("node {node} group {group} has a checkpoint at {index}"),
+            );
+            self.count("checkpoints", 1);
+            self.replica(node, group).shard.thaw(part.meta.applied.0);
+            self.arrives(
+                node,
+                Input::Checkpointed {
+                    group,
+                    index,
+                    keep_bytes: KEEP_BYTES,
+                },
+            );
+        }
+        if let Some(group) = job.snapshot {
+            self.build_snapshot(node, group);
+        }
+    }
+
+    fn build_snapshot(&mut self, node: NodeId, group: u32) {
+        if self.rng.chance(100) && !self.calm {
+            return self.arrives(node, Input::SnapshotFailed { group });
+        }
+        let generation = self.replica(node, group).generation;
+        let disk = &mut self.node(node).disk;
+        let rows = disk.store(group, generation).rows();
+        let meta = rows.iter().find(|(key, _)| key == keys::META).map(|(_, value)| value);
+        let meta: Meta =
+            keys::decode(keys::META, meta.expect("every store begins with it")).expect("it was written whole");
+        disk.snapshots.insert(group, (meta.applied.0, Arc::new(rows)));
+        self.trace.note(
+            self.now,
+            format_args!("node {node} group {group} has a snapshot at {}", meta.applied.0),
+        );
+        self.count("snapshots built", 1);
+        let position = SnapshotPosition {
+            index: meta.applied.0,
+            term: meta.applied.1,
+            members: meta.members,
+        };
+        self.arrives(node, Input::SnapshotBuilt { group, position });
+    }
+
+    pub(super) fn begin_fetch(
+        &mut self,
+        node: NodeId,
+        group: u32,
+        source: NodeId,
+        index: u64,
+        message: Box<pb::RaftMessage>,
+    ) {
+        self.trace.note(
+            self.now,
+            format_args!("node {node} group {group} fetches {index} from {source}"),
+        );
+        let (life, source_life) = (self.nodes[&node].life, self.nodes[&source].life);
+        let run = self.node(node).running();
+        let generation = run.next_generation;
+        run.next_generation += 1;
+        let number = run.number();
+        let fetch = Fetch {
+            group,
+            source,
+            source_life,
+            generation,
+            index,
+            message,
+            rows: None,
+            done: 0,
+        };
+        run.fetches.insert(number, fetch);
+        self.node(node)
+            .disk
+            .stores
+            .insert((group, generation), Arc::new(MemoryStore::default()));
+        let delay = self.rng.between(1, self.network.delay_max);
+        self.after(delay, node, Event::Fetch { life, fetch: number });
+    }
+
+    /// The next chunk of a snapshot comes, or does not.
+    pub(super) fn fetch(&mut self, node: NodeId, number: u64) {
+        let mut fetch = self
+            .node(node)
+            .running()
+            .fetches
+            .remove(&number)
+            .expect("it goes on until it ends");
+        let source = &self.nodes[&fetch.source];
+        let is_there = source.run.is_some() && source.life == fetch.source_life;
+        if fetch.rows.is_none() {
+            let file = source.disk.snapshots.get(&fetch.group);
+            fetch.rows = file
+                .filter(|(index, _)| *index == fetch.index)
+                .map(|(_, rows)| Arc::clone(rows));
+        }
+        let breaks = !self.calm && self.rng.chance(50);
+        let Some(rows) = fetch.rows.clone().filter(|_| is_there && !breaks) else {
+            return self.fetch_ends(node, &fetch, false);
+        };
+        if !self.network.connects(node, fetch.source) {
+            return self.fetch_ends(node, &fetch, false);
+        }
+        let chunk = self.rng.between(1, 12) as usize;
+        let end = (fetch.done + chunk).min(rows.len());
+        let mut batch = Batch::default();
+        for (key, value) in &rows[fetch.done..end] {
+            batch.put(key.clone(), self.received(key, value));
+        }
+        let store = self.node(node).disk.store(fetch.group, fetch.generation);
+        store.write(batch).expect("memory takes everything");
+        fetch.done = end;
+        let cut_short = self.flaws.snapshot_without_end && rows.len() > 2 && end + 1 >= rows.len();
+        if end == rows.len() || cut_short {
+            self.node(node).disk.sync_stores();
+            return self.fetch_ends(node, &fetch, true);
+        }
+        let life = self.nodes[&node].life;
+        self.node(node).running().fetches.insert(number, fetch);
+        let delay = self.rng.between(1, self.network.delay_max + 5);
+        self.after(delay, node, Event::Fetch { life, fetch: number });
+    }
+
+    fn received(&self, key: &[u8], value: &[u8]) -> Vec<u8> {
+        if self.flaws.snapshot_without_requests && key.starts_with(keys::ENTITIES) {
+            let mut row: EntityRow = keys::decode(key, value).expect("an entity's row");
+            row.requests.clear();
+            return keys::encode(&row);
+        }
+        value.to_vec()
+    }
+
+    fn fetch_ends(&mut self, node: NodeId, fetch: &Fetch, is_whole: bool) {
+        let (group, generation) = (fetch.group, fetch.generation);
+        self.trace.note(
+            self.now,
+            format_args!("node {node} group {group} has fetched {generation}: {is_whole}"),
+        );
+        if is_whole {
+            let message = fetch.message.clone();
+            self.arrives(
+                node,
+                Input::SnapshotFetched {
+                    group,
+                    generation,
+                    message,
+                },
+            );
+        } else {
+            self.node(node).disk.stores.remove(&(group, generation));
+            self.arrives(node, Input::FetchFailed { group });
+        }
+    }
+}

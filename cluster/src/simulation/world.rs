@@ -1,0 +1,295 @@
+//! One run: nodes, network, clients and faults under one seed, in virtual time.
+
+use std::collections::BTreeMap;
+
+use proto::cluster::v1 as pb;
+
+use super::{
+    activation::Delivered, clients::Clients, faults::Shape, flaws::Flaws, invariants::Invariants, network::Network,
+    node::Node, rng::Rng, tally::Tally, trace::Trace,
+};
+use crate::{
+    config::NodeId,
+    entity::Registry,
+    replication::{Input, RaftId, raft_id},
+};
+
+/// Moments of virtual time in one tick.
+pub(super) const TICK: u64 = 10;
+/// For how long faults go on, in ticks.
+const FAULTS_TICKS: u64 = 900;
+/// Within what time everything must have converged once the faults have ended, in ticks. A replica that misses the
+/// message of a snapshot is sent another only after 800.
+const HEALING_TICKS_MAX: u64 = 4_000;
+/// How often convergence is looked for, in ticks.
+const LOOK_TICKS: u64 = 20;
+
+/// Something that happens at a time.
+#[derive(Debug)]
+pub(super) enum Event {
+    Tick {
+        life: u64,
+    },
+    Step {
+        life: u64,
+    },
+    Deliver {
+        messages: Vec<pb::GroupMessage>,
+    },
+    /// The log's sync has ended.
+    Synced {
+        life: u64,
+    },
+    /// The checkpointer takes its next step.
+    Checkpoint {
+        life: u64,
+    },
+    /// The next chunk of a snapshot is due.
+    Fetch {
+        life: u64,
+        fetch: u64,
+    },
+    /// A generation can be dropped.
+    Drop {
+        life: u64,
+        group: u32,
+        generation: u64,
+    },
+    /// Something comes into the driver's mailbox.
+    Arrives {
+        life: u64,
+        input: Input,
+    },
+    /// The node looks at what should move.
+    Plan {
+        life: u64,
+    },
+    /// A node that was down starts.
+    Start {
+        life: u64,
+    },
+    /// A request arrives at a node.
+    Call {
+        op: u64,
+    },
+    /// A client hears from a node.
+    Answer {
+        op: u64,
+        attempt: u32,
+        answer: Delivered,
+    },
+    /// A client has waited long enough for an attempt.
+    Attempt {
+        op: u64,
+        attempt: u32,
+    },
+    /// A client begins its next operation.
+    Client {
+        client: usize,
+    },
+    /// The next fault is due.
+    Fault,
+    /// A partition ends.
+    Heal,
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) invariant: &'static str,
+    pub(super) what: String,
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) trace_hash: u64,
+    pub(super) violation: Option<Violation>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) rng: Rng,
+    pub(super) now: u64,
+    queue: BTreeMap<(u64, u64), (NodeId, Event)>,
+    queued: u64,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) network: Network,
+    pub(super) clients: Clients,
+    pub(super) checks: Invariants,
+    pub(super) flaws: Flaws,
+    pub(super) shape: Shape,
+    pub(super) trace: Trace,
+    pub(super) registry: Registry,
+    pub(super) calm: bool,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    violation: Option<Violation>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, flaws: Flaws, print: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let shape = Shape::draw(&mut rng);
+        let network = shape.network.clone();
+        let clients = Clients::new(shape.groups, shape.clients);
+        let mut world = Self {
+            seed,
+            rng,
+            now: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            nodes: BTreeMap::new(),
+            network,
+            clients,
+            checks: Invariants::default(),
+            flaws,
+            shape,
+            trace: Trace::new(print),
+            registry: Registry::new().with::<Tally>(),
+            calm: false,
+            counts: BTreeMap::new(),
+            violation: None,
+        };
+        for node in 1..=world.shape.nodes {
+            world.nodes.insert(node, Node::new(node));
+            world.begin_groups(node, true);
+            world.start(node, true);
+        }
+        for client in 0..world.shape.clients {
+            world.after(TICK * 20, 0, Event::Client { client });
+        }
+        world.after(TICK * 40, 0, Event::Fault);
+        world
+    }
+
+    /// Runs to the end: faults, then calm until everything has converged.
+    pub(super) fn run(&mut self) {
+        self.run_until(FAULTS_TICKS * TICK);
+        self.calm_down();
+        let deadline = self.now + HEALING_TICKS_MAX * TICK;
+        while self.violation.is_none() {
+            let Err(waits_for) = self.converged() else {
+                self.count("ticks to converge", (self.now - FAULTS_TICKS * TICK) / TICK);
+                return self.check_the_end();
+            };
+            if self.now >= deadline {
+                self.violated(
+                    "convergence",
+                    format!("not within {HEALING_TICKS_MAX} ticks: {waits_for}"),
+                );
+            }
+            self.run_until(self.now + LOOK_TICKS * TICK);
+        }
+    }
+
+    pub(super) fn run_until(&mut self, end: u64) {
+        while self.violation.is_none() {
+            let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) else {
+                break;
+            };
+            let ((at, _), (node, event)) = entry.remove_entry();
+            self.now = at;
+            self.happen(node, event);
+        }
+        self.now = end;
+    }
+
+    pub(super) fn report(&mut self) -> Report {
+        Report {
+            trace_hash: self.trace.hash(),
+            violation: self.violation.take(),
+            counts: std::mem::take(&mut self.counts),
+        }
+    }
+
+    fn happen(&mut self, node: NodeId, event: Event) {
+        match event {
+            Event::Deliver { messages } => {
+                if self.nodes[&node].run.is_some() {
+                    self.arrives(node, Input::Messages(messages));
+                }
+            }
+            Event::Start { life } => {
+                if self.nodes[&node].life == life && self.nodes[&node].run.is_none() {
+                    self.start(node, false);
+                }
+            }
+            Event::Call { op } => self.call(node, op),
+            Event::Answer { op, attempt, answer } => self.answered(op, attempt, answer),
+            Event::Attempt { op, attempt } => self.attempt(op, attempt),
+            Event::Client { client } => self.next_operation(client),
+            Event::Fault => self.fault(),
+            Event::Heal => {
+                self.trace.note(self.now, format_args!("links heal"));
+                self.network.cut.clear();
+            }
+            Event::Tick { life }
+            | Event::Step { life }
+            | Event::Synced { life }
+            | Event::Checkpoint { life }
+            | Event::Fetch { life, .. }
+            | Event::Drop { life, .. }
+            | Event::Arrives { life, .. }
+            | Event::Plan { life }
+                if self.nodes[&node].run.is_none() || self.nodes[&node].life != life => {}
+            Event::Tick { .. } => self.tick(node),
+            Event::Step { .. } => self.step(node),
+            Event::Synced { .. } => self.synced(node),
+            Event::Checkpoint { .. } => self.checkpoint(node),
+            Event::Fetch { fetch, .. } => self.fetch(node, fetch),
+            Event::Drop { group, generation, .. } => {
+                self.node(node).disk.stores.remove(&(group, generation));
+            }
+            Event::Arrives { input, .. } => self.arrives(node, input),
+            Event::Plan { .. } => self.plan(node),
+        }
+    }
+
+    /// Lets something happen at a node (0 for none) after a while.
+    pub(super) fn after(&mut self, delay: u64, node: NodeId, event: Event) {
+        self.at(self.now + delay, node, event);
+    }
+
+    pub(super) fn at(&mut self, at: u64, node: NodeId, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), (node, event));
+    }
+
+    pub(super) fn node(&mut self, node: NodeId) -> &mut Node {
+        self.nodes.get_mut(&node).expect("nodes never leave")
+    }
+
+    /// Takes note of a verdict; the first that fails ends the run.
+    pub(super) fn verdict(&mut self, invariant: &'static str, verdict: Result<(), String>) {
+        if let Err(what) = verdict {
+            self.violated(invariant, what);
+        }
+    }
+
+    pub(super) fn violated(&mut self, invariant: &'static str, what: String) {
+        self.trace.note(self.now, format_args!("VIOLATED {invariant}: {what}"));
+        self.violation.get_or_insert(Violation { invariant, what });
+    }
+
+    pub(super) fn count(&mut self, what: &'static str, number: u64) {
+        *self.counts.entry(what).or_default() += number;
+    }
+
+    /// The nodes that hold a copy of a group, as `Config::home_of` spreads them.
+    pub(super) fn home_of(&self, group: u32) -> Vec<NodeId> {
+        let (nodes, replicas) = (self.shape.nodes, self.shape.replicas);
+        (0..replicas).map(|k| (group as NodeId + k) % nodes + 1).collect()
+    }
+
+    pub(super) fn own_groups(&self, node: NodeId) -> Vec<u32> {
+        (0..self.shape.groups)
+            .filter(|group| self.home_of(*group).contains(&node))
+            .collect()
+    }
+
+    /// The replica that a node holds now.
+    pub(super) fn raft_id(&self, node: NodeId) -> RaftId {
+        raft_id(node, self.nodes[&node].incarnation)
+    }
+}

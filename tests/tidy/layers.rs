@@ -1,0 +1,249 @@
+//! One foreign library, one module; and what is pure stays pure.
+
+use crate::tree::{File, names, none, rust};
+
+/// A library: how code names it, and where it may. Lines that are only a comment do not count.
+struct Library {
+    name: &'static str,
+    places: &'static [&'static str],
+}
+
+/// The foreign libraries that have a place of their own.
+const LIBRARIES: &[Library] = &[
+    Library {
+        name: "raft::",
+        places: &["cluster/src/replication"],
+    },
+    Library {
+        name: "protobuf::",
+        places: &["cluster/src/replication"],
+    },
+    Library {
+        name: "slog::",
+        places: &["cluster/src/replication/group.rs"],
+    },
+    Library {
+        name: "raft_engine",
+        places: &["cluster/src/store/log.rs"],
+    },
+    Library {
+        name: "sled::",
+        places: &["cluster/src/store/state.rs"],
+    },
+    Library {
+        name: "ractor",
+        places: &[
+            "cluster/src/entity/activation.rs",
+            "cluster/src/shard/supervisor.rs",
+            "cluster/src/shard/replica.rs",
+        ],
+    },
+    Library {
+        name: "tonic",
+        places: &[
+            // The peers' side: connections and server in `transport`, the routes in the one door, and the two places
+            // that make single calls to a peer and read their status.
+            "cluster/src/transport",
+            "cluster/src/cluster.rs",
+            "cluster/src/engine/status.rs",
+            "cluster/src/membership/mod.rs",
+            "cluster/tests",
+            // The clients' side.
+            "proto",
+            "node/src/app.rs",
+            "node/src/api",
+            "node/src/cli",
+            "node/src/local",
+            "node/src/telemetry/bridge.rs",
+            "tests",
+            "examples",
+        ],
+    },
+    Library {
+        name: "failsafe",
+        places: &["node/src/effects/breaker.rs"],
+    },
+    Library {
+        name: "governor",
+        places: &["node/src/effects"],
+    },
+    Library {
+        name: "backon",
+        places: &["node/src/effects/payment.rs"],
+    },
+    Library {
+        name: "reqwest",
+        places: &["node/src/effects", "node/src/provider", "node/src/app.rs", "tests"],
+    },
+    Library {
+        name: "axum",
+        places: &[
+            "node/src/provider",
+            "node/src/api/decode.rs",
+            "node/src/api/mod.rs",
+            "node/src/effects/payment",
+        ],
+    },
+    Library {
+        name: "opentelemetry",
+        places: &["node/src/telemetry/bridge.rs", "node/tests"],
+    },
+    Library {
+        name: "opentelemetry_otlp",
+        places: &["node/src/telemetry/bridge.rs"],
+    },
+    Library {
+        name: "comfy_table",
+        places: &["node/src/cli/output.rs"],
+    },
+    Library {
+        name: "clap",
+        places: &["node/src/cli", "node/src/local/layout.rs", "node/src/provider/mod.rs"],
+    },
+    Library {
+        name: "rustix",
+        places: &["node/src/local", "tests/harness"],
+    },
+];
+
+/// Code that is given the world instead of taking it, and what it must not name.
+const PURE: &[(&str, &[&str])] = &[
+    (
+        "actors/src",
+        &[
+            "std::time",
+            "std::net",
+            "std::fs",
+            "std::env",
+            "std::thread",
+            "std::process",
+            "SystemTime",
+            "Instant",
+            "tokio",
+            "rand",
+            "async",
+            "await",
+            "HashMap",
+            "HashSet",
+        ],
+    ),
+    (
+        "cluster/src/replication",
+        &[
+            "std::time",
+            "std::net",
+            "std::fs",
+            "std::env",
+            "std::thread",
+            "std::process",
+            "SystemTime",
+            "Instant",
+            "tokio",
+            "rand",
+            "async",
+            "await",
+        ],
+    ),
+    (
+        "cluster/src/journal",
+        &[
+            "std::time",
+            "std::net",
+            "std::fs",
+            "std::env",
+            "std::thread",
+            "std::process",
+            "SystemTime",
+            "Instant",
+            "tokio",
+            "rand",
+            "async",
+            "await",
+        ],
+    ),
+    (
+        "cluster/src/placement",
+        &["std::time", "std::net", "std::fs", "tokio", "rand", "async"],
+    ),
+    (
+        "node/src/api/convert.rs",
+        &["std::time", "tokio", "rand", "async", "await"],
+    ),
+    (
+        "node/src/provider/ledger.rs",
+        &["std::time", "std::fs", "tokio", "rand", "async", "await"],
+    ),
+];
+
+/// Crates and the ones of ours that they must not know.
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("proto", &["cluster::Cluster", "actors::", "node::"]),
+    ("cluster", &["actors::", "node::"]),
+    ("actors", &["node::", "proto::"]),
+    ("examples", &["cluster::", "actors::", "node::"]),
+];
+
+/// This folder names everything that it forbids.
+fn foreign() -> Vec<File> {
+    let mut files = rust();
+    files.retain(|file| !file.is_in("tests/tidy"));
+    files
+}
+
+#[test]
+fn a_library_is_named_in_its_own_module_only() {
+    let files = foreign();
+    let mut findings = Vec::new();
+    for library in LIBRARIES {
+        for place in library.places.iter().filter(|place| place.contains("/src/")) {
+            assert!(
+                files.iter().any(|file| file.is_in(place)),
+                "the table gives {} the place {place}, which is not there",
+                library.name
+            );
+        }
+        for file in files
+            .iter()
+            .filter(|file| !library.places.iter().any(|place| file.is_in(place)))
+        {
+            for (number, line) in file.code().filter(|(_, line)| names(line, library.name)) {
+                findings.push(format!("{}:{number}: {}: {}", file.path, library.name, line.trim()));
+            }
+        }
+    }
+    none("a library is named outside of its own module", &findings);
+}
+
+#[test]
+fn what_is_pure_stays_pure() {
+    let files = foreign();
+    let mut findings = Vec::new();
+    for (place, words) in PURE {
+        let mut inside = files.iter().filter(|file| file.is_in(place)).peekable();
+        assert!(inside.peek().is_some(), "the table names {place}, which is not there");
+        for file in inside {
+            for (number, line) in file.code() {
+                for word in words.iter().filter(|word| names(line, word)) {
+                    findings.push(format!("{}:{number}: {word}: {}", file.path, line.trim()));
+                }
+            }
+        }
+    }
+    none("pure code reaches for the world", &findings);
+}
+
+#[test]
+fn crates_know_each_other_in_one_direction() {
+    let files = foreign();
+    let mut findings = Vec::new();
+    for (place, words) in DIRECTIONS {
+        for file in files.iter().filter(|file| file.is_in(place)) {
+            for (number, line) in file.code() {
+                for word in words.iter().filter(|word| names(line, word)) {
+                    findings.push(format!("{}:{number}: {word}: {}", file.path, line.trim()));
+                }
+            }
+        }
+    }
+    none("a crate knows one that it must not know", &findings);
+}

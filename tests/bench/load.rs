@@ -36,8 +36,10 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Failures are told apart by so many letters of their text.
 const FAULT_LEN_MAX: usize = 100;
-/// Latencies are kept to three digits.
+/// Latencies are kept to three digits,
 const DIGITS: u8 = 3;
+/// and up to here; what took longer counts as this.
+const LATENCY_US_MAX: u64 = 120_000_000;
 
 /// Unary calls, or the gateway's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +67,15 @@ pub(crate) struct Tally {
     pub(crate) faults: BTreeMap<String, u64>,
 }
 
+/// A histogram up to a value, which larger ones count as.
+pub(crate) fn histogram(max: u64) -> Histogram<u64> {
+    Histogram::new_with_max(max, DIGITS).expect("the limits are sensible")
+}
+
 impl Tally {
     fn new() -> Self {
         Self {
-            latency_us: Histogram::new(DIGITS).expect("three digits are allowed"),
+            latency_us: histogram(LATENCY_US_MAX),
             faults: BTreeMap::new(),
         }
     }
@@ -81,7 +88,7 @@ impl Tally {
     fn add(&mut self, other: &Self) {
         self.latency_us
             .add(&other.latency_us)
-            .expect("both histograms grow as needed");
+            .expect("both histograms reach equally far");
         for (fault, count) in &other.faults {
             *self.faults.entry(fault.clone()).or_default() += count;
         }

@@ -27,13 +27,20 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    arguments::Arguments, collector::Collector, figure::cores, load::call, target::Target, workload::Workload,
+    arguments::Arguments,
+    collector::Collector,
+    figure::cores,
+    load::{call, histogram},
+    target::Target,
+    workload::Workload,
 };
 
 /// Calls in flight.
 const CALLS: [usize; 2] = [1, 64];
 /// One call in so many is recorded, so that recording does not become what is measured.
 const RECORDED_EVERY: u64 = 8;
+/// Parts are counted in tenths of microseconds; what took longer counts as this.
+const PART_MAX: u64 = 600_000_000;
 /// Nodes export their spans after a second at the latest.
 const EXPORT_DELAY: Duration = Duration::from_secs(3);
 
@@ -137,7 +144,7 @@ fn report(
         for (place, (name, ns)) in split.into_iter().enumerate() {
             let histogram = parts
                 .entry((is_forwarded, place, name))
-                .or_insert_with(|| Histogram::new(3).expect("three digits are allowed"));
+                .or_insert_with(|| histogram(PART_MAX));
             histogram.saturating_record(ns / 100);
         }
     }

@@ -34,6 +34,7 @@ pub struct TestCluster {
     program: String,
     folder: TempDir,
     nodes: u8,
+    environment: Vec<(String, String)>,
     base_port: u16,
     up: Child,
     ready: Value,
@@ -42,15 +43,21 @@ pub struct TestCluster {
 impl TestCluster {
     /// Starts so many nodes without demo load and waits until they serve. `program` is [`crate::program!`].
     pub async fn start(program: &str, nodes: u8) -> Self {
+        Self::start_with(program, nodes, Vec::new()).await
+    }
+
+    /// The same with variables that every process of the cluster finds in its environment.
+    pub async fn start_with(program: &str, nodes: u8, environment: Vec<(String, String)>) -> Self {
         let folder = TempDir::new().expect("a folder for the test");
         let data = folder.path().join("data");
         for _ in 0..STARTS_MAX {
             let base_port = free_base_port(u16::from(nodes));
-            if let Some((up, ready)) = up(program, &data, nodes, base_port).await {
+            if let Some((up, ready)) = up(program, &data, nodes, base_port, &environment).await {
                 return Self {
                     program: program.to_owned(),
                     folder,
                     nodes,
+                    environment,
                     base_port,
                     up,
                     ready,
@@ -174,7 +181,7 @@ impl TestCluster {
     /// A second `up` on the same folder.
     pub async fn start_again(&mut self) {
         let data = self.data();
-        let started = up(&self.program, &data, self.nodes, self.base_port).await;
+        let started = up(&self.program, &data, self.nodes, self.base_port, &self.environment).await;
         (self.up, self.ready) = started.expect("the cluster starts again");
     }
 }
@@ -188,7 +195,13 @@ impl Drop for TestCluster {
     }
 }
 
-async fn up(program: &str, data: &Path, nodes: u8, base_port: u16) -> Option<(Child, Value)> {
+async fn up(
+    program: &str,
+    data: &Path,
+    nodes: u8,
+    base_port: u16,
+    environment: &[(String, String)],
+) -> Option<(Child, Value)> {
     let mut child = Command::new(program)
         .args([
             "up",
@@ -201,6 +214,7 @@ async fn up(program: &str, data: &Path, nodes: u8, base_port: u16) -> Option<(Ch
         ])
         .arg("--data")
         .arg(data)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

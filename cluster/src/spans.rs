@@ -28,7 +28,7 @@ impl Span {
     }
 
     /// Says why it failed.
-    pub(crate) fn fail(&mut self, reason: impl ToString) {
+    pub(crate) fn fail(&mut self, reason: &impl ToString) {
         if let Some((record, _)) = &mut self.0 {
             record.error = Some(reason.to_string());
         }

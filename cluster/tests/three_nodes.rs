@@ -55,9 +55,10 @@ impl Entity for Account {
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
         match command {
-            Command::Deposit(amount) => Ok(Decision::reply(state.balance + amount).event(Event::Deposited(amount))),
             Command::Receive(_) if context.key.id.starts_with("closed") => Err(Rejection::Closed),
-            Command::Receive(amount) => Ok(Decision::reply(state.balance + amount).event(Event::Deposited(amount))),
+            Command::Deposit(amount) | Command::Receive(amount) => {
+                Ok(Decision::reply(state.balance + amount).event(Event::Deposited(amount)))
+            }
             Command::Pay { amount, .. } if amount > state.balance => Err(Rejection::NotEnough),
             Command::Pay { to, amount } => Ok(Decision::reply(state.balance - amount)
                 .event(Event::Paying(amount))

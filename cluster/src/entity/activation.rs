@@ -102,7 +102,7 @@ impl Gate {
         let gate = Arc::clone(self);
         Box::new(move |fate| {
             if let Err(failure) = fate {
-                commit.fail(format!("{failure:?}"));
+                commit.fail(&format!("{failure:?}"));
             }
             drop(commit);
             gate.settle(seq, fate);

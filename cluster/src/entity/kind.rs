@@ -125,13 +125,13 @@ impl<E: Entity> Live for LiveEntity<E> {
                     E::evolve(&mut self.state, event);
                 }
                 Ok(RawDecision {
-                    events: events.iter().map(|event| codec::encode(event)).collect(),
+                    events: events.iter().map(codec::encode).collect(),
                     reply: Ok(codec::encode(&reply)),
                     effects: effects
                         .into_iter()
                         .map(|effect| RawEffect {
                             request: effect.request,
-                            token: effect.token.as_ref().map(|token| codec::encode(token)),
+                            token: effect.token.as_ref().map(codec::encode),
                         })
                         .collect(),
                 })

@@ -176,6 +176,9 @@ mod tests {
 
     #[test]
     fn the_request_hash_never_changes() {
-        assert_eq!(request_hash(&RequestId::new("r-1").expect("an id")), 0x8addfb1961c3e23b);
+        assert_eq!(
+            request_hash(&RequestId::new("r-1").expect("an id")),
+            0x8add_fb19_61c3_e23b
+        );
     }
 }

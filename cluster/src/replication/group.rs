@@ -48,7 +48,7 @@ struct InFlight {
 }
 
 pub(super) struct Group {
-    group: u32,
+    id: u32,
     node: NodeId,
     settings: Settings,
     raw: RawNode<GroupLog>,
@@ -110,7 +110,7 @@ impl Group {
             let _ = raw.campaign();
         }
         Self {
-            group: boot.group,
+            id: boot.group,
             node,
             settings,
             raw,
@@ -166,7 +166,7 @@ impl Group {
     pub(super) fn tick(&mut self) {
         // The library draws its time-out from a generator of its own; ours is a function of seed, group and term, so that
         // a simulation can repeat it and two nodes never stay in step.
-        let spread = mix(self.settings.seed ^ u64::from(self.group) << 40 ^ self.raw.raft.term)
+        let spread = mix(self.settings.seed ^ u64::from(self.id) << 40 ^ self.raw.raft.term)
             % self.settings.election_ticks as u64;
         self.raw
             .raft
@@ -213,7 +213,7 @@ impl Group {
             if !self.fetching {
                 self.fetching = true;
                 output.tasks.push(Task::FetchSnapshot {
-                    group: self.group,
+                    group: self.id,
                     source: source as NodeId,
                     index,
                     message: Box::new(wire),
@@ -247,7 +247,7 @@ impl Group {
             output.send.extend(held.messages);
             if let Some(generation) = held.drop_generation {
                 output.tasks.push(Task::DropGeneration {
-                    group: self.group,
+                    group: self.id,
                     generation,
                 });
             }
@@ -353,7 +353,7 @@ impl Group {
         }
         if let Some(generation) = self.staged.take_if(|_| self.raw.snap().is_none()) {
             output.tasks.push(Task::DropGeneration {
-                group: self.group,
+                group: self.id,
                 generation,
             });
         }
@@ -361,7 +361,7 @@ impl Group {
         self.answer_reads(output);
         if self.raw.store().snapshot_wanted.take() && !self.building_snapshot {
             self.building_snapshot = true;
-            output.tasks.push(Task::BuildSnapshot { group: self.group });
+            output.tasks.push(Task::BuildSnapshot { group: self.id });
         }
     }
 
@@ -379,8 +379,10 @@ impl Group {
                 .count()
                 .max(1);
             let (records, tickets): (Vec<Bytes>, Vec<u64>) = self.pending.drain(..count).unzip();
-            let mut entry = Entry::default();
-            entry.data = batch::pack(records.iter());
+            let entry = Entry {
+                data: batch::pack(records.iter()),
+                ..Entry::default()
+            };
             // The library's own `propose` would copy the data.
             let mut message = Message::default();
             message.set_msg_type(MessageType::MsgPropose);
@@ -458,17 +460,16 @@ impl Group {
         } else {
             self.held.back().map(|held| held.write)
         };
-        match waits_for {
-            Some(write) => self.held.push_back(Held {
+        if let Some(write) = waits_for {
+            self.held.push_back(Held {
                 write,
                 ready: number,
                 messages,
                 drop_generation,
-            }),
-            None => {
-                self.raw.on_persist_ready(number);
-                output.send.extend(messages);
-            }
+            });
+        } else {
+            self.raw.on_persist_ready(number);
+            output.send.extend(messages);
         }
         self.apply(committed, output);
     }
@@ -479,7 +480,7 @@ impl Group {
         (
             to,
             pb::GroupMessage {
-                group: self.group,
+                group: self.id,
                 message: Some(message),
             },
         )
@@ -503,7 +504,7 @@ impl Group {
         self.raw.raft.raft_log.applied = meta.index;
         self.hard_state_dirty = true;
         output.applied.push(Applied::Install {
-            group: self.group,
+            group: self.id,
             generation,
         });
         std::mem::replace(&mut self.generation, generation)
@@ -533,7 +534,7 @@ impl Group {
             let tickets = self.tickets_of(entry.index, entry.term, output);
             let data = if members.is_some() { Bytes::new() } else { entry.data };
             output.applied.push(Applied::Entry {
-                group: self.group,
+                group: self.id,
                 index: entry.index,
                 term: entry.term,
                 data,
@@ -579,7 +580,7 @@ impl Group {
         self.leading = leading;
         let leader = self.raw.raft.leader_id;
         let role = Role {
-            group: self.group,
+            group: self.id,
             term: self.raw.raft.term,
             leader: (leader != 0).then(|| node_of(leader)),
             serving: self.is_serving(),
@@ -613,7 +614,7 @@ impl Group {
             Vec::new()
         };
         GroupStatus {
-            group: self.group,
+            group: self.id,
             term: raft.term,
             leader: (raft.leader_id != 0).then(|| node_of(raft.leader_id)),
             is_leader: self.is_leader(),
@@ -634,11 +635,12 @@ fn append(batch: &mut Vec<Entry>, new: &[Entry]) {
 }
 
 fn hard_state_out(state: &HardState) -> raft::eraftpb::HardState {
-    let mut out = raft::eraftpb::HardState::default();
-    out.term = state.term;
-    out.vote = state.vote;
-    out.commit = state.commit;
-    out
+    raft::eraftpb::HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..raft::eraftpb::HardState::default()
+    }
 }
 
 fn hard_state_in(state: &raft::eraftpb::HardState) -> HardState {

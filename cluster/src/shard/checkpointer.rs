@@ -22,7 +22,7 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a snapshot is kept for a replica to fetch it.
-const SNAPSHOT_KEPT: Duration = Duration::from_secs(120);
+const SNAPSHOT_KEPT: Duration = Duration::from_mins(2);
 
 /// What the thread is asked.
 pub(crate) enum Request {
@@ -55,7 +55,7 @@ pub(crate) fn spawn(parts: Parts) -> std::io::Result<(mpsc::Sender<Request>, thr
             .replicas
             .keys()
             .zip(0..)
-            .map(|(shard, n)| (*shard, now - (interval * n / count).min(now.elapsed())))
+            .map(|(shard, n)| (*shard, now.checked_sub(interval * n / count).unwrap_or(now)))
             .collect();
         let snapshots = BTreeMap::new();
         Checkpointer { parts, last, snapshots }.run(&requests);

@@ -90,11 +90,9 @@ impl World {
                     }
                 }
             }
-            Some(4) => {
-                if self.can_lose_disk() {
-                    self.wipe(node);
-                    self.come_back(node);
-                }
+            Some(4) if self.can_lose_disk() => {
+                self.wipe(node);
+                self.come_back(node);
             }
             Some(5) => {
                 // Everything stops at once.

@@ -160,7 +160,7 @@ impl World {
 
     fn build_snapshot(&mut self, node: NodeId, group: u32) {
         if self.rng.chance(100) && !self.calm {
-            return self.arrives(node, Input::SnapshotFailed { group });
+            return self.arrives(node, Input::SnapshotGone { group });
         }
         let generation = self.replica(node, group).generation;
         let disk = &mut self.node(node).disk;

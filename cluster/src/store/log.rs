@@ -175,11 +175,12 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.data = format!("entry {index}").into();
-        entry
+        Entry {
+            index,
+            term,
+            data: format!("entry {index}").into(),
+            ..Entry::default()
+        }
     }
 
     fn entries(from: u64, to: u64, term: u64) -> GroupWrite {

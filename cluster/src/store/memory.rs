@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, StateStore, StoreError};
+use super::{Batch, StateStore, StoreError, Visit};
 
 /// Rows as they are, and as they would be after a crash.
 #[derive(Debug, Default)]
@@ -39,12 +39,7 @@ impl StateStore for MemoryStore {
         Ok(self.rows.lock().get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         let start = from.max(prefix).to_vec();
         let rows: Vec<_> = self
             .rows

@@ -34,17 +34,15 @@ impl StoreError {
     }
 }
 
+/// Takes a row of a scan; says whether to go on.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>;
+
 /// The state of one shard, as checkpoints have written it.
 pub(crate) trait StateStore: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// Visits the rows whose keys begin with `prefix`, from `from` on in key order, until `visit` says false.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
 
     /// The last row whose key begins with `prefix` and is not above `at`.
     fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError>;

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, StateStore, StoreError};
+use super::{Batch, StateStore, StoreError, Visit};
 
 /// How often, and in what interval, a store that is still in use is tried.
 const OPEN_ATTEMPTS_MAX: u32 = 30;
@@ -89,6 +89,10 @@ impl StateDb {
     }
 
     /// Brings all that was written to the device.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that also syncs the files that flush leaves out"
+    )]
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|error| failed(&error))?;
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_data());
@@ -137,12 +141,7 @@ impl StateStore for SledShard {
         }
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         for row in self.tree.range(from.max(prefix)..) {
             let (key, value) = row.map_err(|error| failed(&error))?;
             if !key.starts_with(prefix) {

@@ -32,7 +32,7 @@ pub use event::{Event, Part, Taken};
 pub use state::{OrderedLine, State, Status, TakenBack};
 
 /// Lines that one order may have.
-pub const ORDER_LINES_MAX: usize = 1_000;
+pub const ORDER_LINES_MAX: usize = 2_500;
 /// Returns that one order may have.
 pub const ORDER_RETURNS_MAX: usize = 1_000;
 

@@ -22,7 +22,7 @@ pub use state::{Against, End, State};
 pub use steps::{Stage, Step};
 
 /// Lines that one return may have.
-pub const RETURN_LINES_MAX: usize = 1_000;
+pub const RETURN_LINES_MAX: usize = 2_500;
 
 /// The kind `return`.
 #[derive(Debug)]

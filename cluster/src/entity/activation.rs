@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use super::{Context, EntityKey, RequestId, kind::Live};
+use super::{Context, EntityKey, RequestId, kind::Live, requests::KeptRequests};
 use crate::{
     clock::Clock,
     journal::{Decided, EffectId, LoadedEntity, Record, Reply, StoredEffect, keys::Head, keys::request_hash},
@@ -166,8 +166,7 @@ pub(crate) struct ActivationState {
     arguments: ActivationArguments,
     live: Box<dyn Live>,
     head: Head,
-    /// The record that answered each kept request, by the hash of its id.
-    requests: HashMap<u64, u64>,
+    requests: KeptRequests,
 }
 
 impl Actor for Activation {
@@ -187,10 +186,7 @@ impl Actor for Activation {
             arguments,
             live,
             head,
-            requests: requests
-                .into_iter()
-                .map(|request| (request.hash, request.seq))
-                .collect(),
+            requests: requests.into_iter().collect(),
         })
     }
 
@@ -317,7 +313,7 @@ impl ActivationState {
 
     /// Answers a request that was taken before with what it was answered then.
     fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Option<CommandMessage> {
-        let Some(&seq) = self.requests.get(&hash) else {
+        let Some(seq) = self.requests.get(hash) else {
             return Some(message);
         };
         {

@@ -13,6 +13,7 @@ pub mod decision;
 pub mod key;
 pub mod kind;
 pub mod outcome;
+pub(crate) mod requests;
 pub mod script;
 
 use std::fmt::Debug;

@@ -12,12 +12,12 @@ use super::{
     tail::{Tail, TailEntity},
 };
 use crate::{
-    entity::{EntityKey, Registry},
+    entity::{EntityKey, Registry, requests::REQUESTS_KEPT_MAX},
     store::{Batch, StateStore, StoreError},
 };
 
-/// Blocks of requests that are kept for one entity: with the open one the latest hundred thousand requests.
-const REQUEST_BLOCKS_MAX: u64 = 200;
+/// Blocks of requests that are kept for one entity.
+const REQUEST_BLOCKS_MAX: u64 = (REQUESTS_KEPT_MAX / REQUEST_BLOCK_LEN) as u64;
 
 /// The batch that moves a frozen tail into the store.
 pub(crate) fn batch(

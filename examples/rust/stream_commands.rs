@@ -1,6 +1,7 @@
 //! Sends many commands over one stream, 64 in flight, and goes on at another node when the stream breaks.
 //!
-//! Start a cluster with `playhouse up --no-load`, then `cargo run --release -p examples --bin stream_commands -- 10000`.
+//! Start a cluster with `playhouse up --no-load`, then `cargo run --release -p examples --bin stream_commands -- 10000`;
+//! nodes elsewhere follow the count as HOST:PORT.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,10 +37,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(text) => text.parse()?,
         None => 1_000,
     };
+    let mut nodes: Vec<String> = env::args().skip(2).collect();
+    if nodes.is_empty() {
+        nodes = NODES.map(str::to_owned).to_vec();
+    }
     let mut work = Work::new(count);
     let begun = Instant::now();
     let mut breaks = 0;
-    for node in NODES.iter().cycle() {
+    for node in nodes.iter().cycle() {
         let before = work.done;
         match work.over_one_stream(node).await {
             Ok(()) => break,

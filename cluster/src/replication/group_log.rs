@@ -147,9 +147,15 @@ impl Storage for GroupLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
-        match &self.snapshot {
-            Some(position) if position.index >= request_index && position.index >= self.cut.0 => {
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        // A snapshot from before a replica became a member is refused by it, again and again.
+        let serves = |position: &&SnapshotPosition| {
+            position.index >= request_index
+                && position.index >= self.cut.0
+                && position.members.all().any(|member| member == to)
+        };
+        match self.snapshot.as_ref().filter(serves) {
+            Some(position) => {
                 let mut snapshot = Snapshot::default();
                 let meta = snapshot.mut_metadata();
                 meta.index = position.index;
@@ -157,7 +163,7 @@ impl Storage for GroupLog {
                 meta.set_conf_state(ConfState::from(&position.members));
                 Ok(snapshot)
             }
-            _ => {
+            None => {
                 self.snapshot_wanted.set(true);
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }

@@ -108,3 +108,48 @@ fn many_seeds() {
     println!("{counts:#?}");
     assert_eq!(failed, 0, "seeds failed");
 }
+
+/// Each planted bug, and within how many seeds it must be noticed.
+const PLANTED: [(&str, u64, fn(&mut Flaws)); 12] = [
+    ("a write counts before its sync", 20, |flaws| {
+        flaws.written_before_sync = true
+    }),
+    ("a device that lies about its sync", 20, |flaws| {
+        flaws.device_lies = true
+    }),
+    ("a vote forgotten at a restart", 60, |flaws| flaws.forgotten_vote = true),
+    ("a checkpoint that counts before its sync", 10, |flaws| {
+        flaws.checkpoint_without_sync = true
+    }),
+    ("a log cut too far", 10, |flaws| flaws.cut_too_far = true),
+    ("requests decided again", 10, |flaws| flaws.no_deduplication = true),
+    ("an answer before the commit", 20, |flaws| {
+        flaws.answer_before_commit = true
+    }),
+    ("a read without the driver's word", 20, |flaws| {
+        flaws.unconfirmed_reads = true
+    }),
+    ("a snapshot without the request ids", 60, |flaws| {
+        flaws.snapshot_without_requests = true
+    }),
+    ("a snapshot without its end", 20, |flaws| {
+        flaws.snapshot_without_end = true
+    }),
+    ("activations that outlive their leadership", 20, |flaws| {
+        flaws.immortal_activations = true
+    }),
+    ("a lost disk under its old name", 20, |flaws| {
+        flaws.wiped_under_old_name = true
+    }),
+];
+
+#[test]
+fn every_planted_bug_is_noticed() {
+    for (name, seeds_max, plant) in PLANTED {
+        let mut flaws = Flaws::default();
+        plant(&mut flaws);
+        let noticed = (0..seeds_max).find_map(|seed| Some((seed, run(seed, flaws, false).violation?)));
+        let (seed, violation) = noticed.unwrap_or_else(|| panic!("{name}: not noticed within {seeds_max} seeds"));
+        println!("{name}: seed {seed}, {}: {}", violation.invariant, violation.what);
+    }
+}

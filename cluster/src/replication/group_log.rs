@@ -154,19 +154,15 @@ impl Storage for GroupLog {
                 && position.index >= self.cut.0
                 && position.members.all().any(|member| member == to)
         };
-        match self.snapshot.as_ref().filter(serves) {
-            Some(position) => {
-                let mut snapshot = Snapshot::default();
-                let meta = snapshot.mut_metadata();
-                meta.index = position.index;
-                meta.term = position.term;
-                meta.set_conf_state(ConfState::from(&position.members));
-                Ok(snapshot)
-            }
-            None => {
-                self.snapshot_wanted.set(true);
-                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-            }
-        }
+        let Some(position) = self.snapshot.as_ref().filter(serves) else {
+            self.snapshot_wanted.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        meta.index = position.index;
+        meta.term = position.term;
+        meta.set_conf_state(ConfState::from(&position.members));
+        Ok(snapshot)
     }
 }

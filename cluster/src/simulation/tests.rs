@@ -49,51 +49,128 @@ fn the_same_seed_twice_is_the_same_run() {
 }
 
 /// Each planted bug, and within how many seeds it must be noticed.
-const PLANTED: [(&str, u64, fn(&mut Flaws)); 14] = [
-    ("a write counts before its sync", 20, |flaws| {
-        flaws.written_before_sync = true
-    }),
-    ("a device that lies about its sync", 20, |flaws| {
-        flaws.device_lies = true
-    }),
-    ("a vote forgotten at a restart", 600, |flaws| {
-        flaws.forgotten_vote = true
-    }),
-    ("a checkpoint that counts before its sync", 10, |flaws| {
-        flaws.checkpoint_without_sync = true
-    }),
-    ("a log cut too far", 10, |flaws| flaws.cut_too_far = true),
-    ("requests decided again", 10, |flaws| flaws.no_deduplication = true),
-    ("an answer before the commit", 20, |flaws| {
-        flaws.answer_before_commit = true
-    }),
-    ("a read without the driver's word", 600, |flaws| {
-        flaws.unconfirmed_reads = true
-    }),
-    ("a read from any replica", 20, |flaws| flaws.follower_reads = true),
-    ("a read of what is not committed", 20, |flaws| {
-        flaws.ungated_reads = true
-    }),
-    ("a snapshot without the request ids", 60, |flaws| {
-        flaws.snapshot_without_requests = true
-    }),
-    ("a snapshot without its end", 20, |flaws| {
-        flaws.snapshot_without_end = true
-    }),
-    ("activations that outlive their leadership", 20, |flaws| {
-        flaws.immortal_activations = true
-    }),
-    ("a lost disk under its old name", 20, |flaws| {
-        flaws.wiped_under_old_name = true
-    }),
-];
+fn planted() -> Vec<(&'static str, u64, Flaws)> {
+    let none = Flaws::default();
+    vec![
+        (
+            "a write counts before its sync",
+            20,
+            Flaws {
+                written_before_sync: true,
+                ..none
+            },
+        ),
+        (
+            "a device that lies about its sync",
+            20,
+            Flaws {
+                device_lies: true,
+                ..none
+            },
+        ),
+        (
+            "a vote forgotten at a restart",
+            600,
+            Flaws {
+                forgotten_vote: true,
+                ..none
+            },
+        ),
+        (
+            "a checkpoint that counts before its sync",
+            10,
+            Flaws {
+                checkpoint_without_sync: true,
+                ..none
+            },
+        ),
+        (
+            "a log cut too far",
+            10,
+            Flaws {
+                cut_too_far: true,
+                ..none
+            },
+        ),
+        (
+            "requests decided again",
+            10,
+            Flaws {
+                no_deduplication: true,
+                ..none
+            },
+        ),
+        (
+            "an answer before the commit",
+            20,
+            Flaws {
+                answer_before_commit: true,
+                ..none
+            },
+        ),
+        (
+            "a read without the driver's word",
+            600,
+            Flaws {
+                unconfirmed_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a read from any replica",
+            20,
+            Flaws {
+                follower_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a read of what is not committed",
+            20,
+            Flaws {
+                ungated_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a snapshot without the request ids",
+            60,
+            Flaws {
+                snapshot_without_requests: true,
+                ..none
+            },
+        ),
+        (
+            "a snapshot without its end",
+            20,
+            Flaws {
+                snapshot_without_end: true,
+                ..none
+            },
+        ),
+        (
+            "activations that outlive their leadership",
+            20,
+            Flaws {
+                immortal_activations: true,
+                ..none
+            },
+        ),
+        (
+            "a lost disk under its old name",
+            20,
+            Flaws {
+                wiped_under_old_name: true,
+                ..none
+            },
+        ),
+    ]
+}
 
 #[test]
 fn every_planted_bug_is_noticed() {
     let mut missed = Vec::new();
-    for (name, seeds_max, plant) in PLANTED {
-        let mut flaws = Flaws::default();
-        plant(&mut flaws);
+    for (name, seeds_max, flaws) in planted() {
         let noticed = (0..seeds_max).find_map(|seed| Some((seed, run(seed, flaws, false).violation?)));
         match noticed {
             Some((seed, violation)) => println!("{name}: seed {seed}, {}: {}", violation.invariant, violation.what),

@@ -494,6 +494,9 @@ impl Group {
             .take()
             .expect("a snapshot is taken only after its data was fetched");
         part.entries.clear();
+        // A cut from before, not yet written, would move the log's beginning back below the snapshot.
+        self.cut = None;
+        part.cut = None;
         part.install = Some((meta.index, meta.term, generation));
         let log = self.raw.mut_store();
         log.restart_at(meta.index, meta.term);

@@ -147,20 +147,22 @@ impl Storage for GroupLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
-        match &self.snapshot {
-            Some(position) if position.index >= request_index && position.index >= self.cut.0 => {
-                let mut snapshot = Snapshot::default();
-                let meta = snapshot.mut_metadata();
-                meta.index = position.index;
-                meta.term = position.term;
-                meta.set_conf_state(ConfState::from(&position.members));
-                Ok(snapshot)
-            }
-            _ => {
-                self.snapshot_wanted.set(true);
-                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-            }
-        }
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        // A snapshot from before a replica became a member is refused by it, again and again.
+        let serves = |position: &&SnapshotPosition| {
+            position.index >= request_index
+                && position.index >= self.cut.0
+                && position.members.all().any(|member| member == to)
+        };
+        let Some(position) = self.snapshot.as_ref().filter(serves) else {
+            self.snapshot_wanted.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        meta.index = position.index;
+        meta.term = position.term;
+        meta.set_conf_state(ConfState::from(&position.members));
+        Ok(snapshot)
     }
 }

@@ -184,6 +184,15 @@ impl World {
 
     /// Begins a read: first the driver must say that this node leads and has everything.
     pub(super) fn read(&mut self, node: NodeId, caller: Caller, key: &EntityKey, group: u32) {
+        if self.flaws.follower_reads {
+            let version = self
+                .replica(node, group)
+                .shard
+                .head(key)
+                .expect("the rows can be read")
+                .version;
+            return self.answer(node, caller, Delivered::Read(version));
+        }
         let run = self.node(node).running();
         let ticket = run.number();
         run.reading.insert(ticket, (caller.0, caller.1, key.clone()));
@@ -198,6 +207,7 @@ impl World {
             return self.violated("fates", format!("node {node} answers the read {ticket} twice"));
         };
         let (caller, group) = ((op, attempt), self.clients.group_of(&key));
+        let ungated = self.flaws.ungated_reads;
         let it = if may_read {
             self.activation(node, group, &key)
         } else {
@@ -216,6 +226,7 @@ impl World {
         let waits = gate
             .pending
             .back_mut()
+            .filter(|_| !ungated)
             .map(|last| last.readers.push((caller, state.count)));
         self.put_back(node, group, &key, it);
         if waits.is_none() {

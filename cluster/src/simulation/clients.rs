@@ -162,9 +162,10 @@ impl World {
         let target = hint.or(known).filter(|_| !self.rng.chance(150)).unwrap_or(asked);
         let delay = self.rng.between(1, TICK);
         self.after(delay, target, Event::Call { op: id });
-        // Some commands arrive twice, and not at the same place.
-        if !is_read && self.rng.chance(50) {
-            let (other, delay) = (self.rng.pick(&home), self.rng.between(1, 10 * TICK));
+        // Some commands arrive twice, not at the same place, and perhaps long after.
+        if !is_read && self.rng.chance(80) {
+            let longest = self.rng.pick(&[10, 400]);
+            let (other, delay) = (self.rng.pick(&home), self.rng.between(1, longest * TICK));
             self.after(delay, other, Event::Call { op: id });
         }
         self.after(ATTEMPT_TICKS * TICK, 0, Event::Attempt { op: id, attempt });

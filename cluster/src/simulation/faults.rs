@@ -75,7 +75,8 @@ impl World {
             }
             Some(1) => self.partition(node, &nodes),
             Some(2) => {
-                self.node(node).paused_until = self.now + self.rng_between(TICK, 40 * TICK);
+                let pause = self.rng.between(TICK, 40 * TICK);
+                self.node(node).paused_until = self.now + pause;
                 self.trace.note(self.now, format_args!("node {node} pauses"));
                 self.count("pauses", 1);
             }
@@ -105,10 +106,6 @@ impl World {
         }
         let delay = self.rng.between(TICK, self.shape.fault_max);
         self.after(delay, 0, Event::Fault);
-    }
-
-    fn rng_between(&mut self, low: u64, high: u64) -> u64 {
-        self.rng.between(low, high)
     }
 
     fn come_back(&mut self, node: NodeId) {

@@ -19,6 +19,10 @@ pub(super) struct Flaws {
     pub(super) answer_before_commit: bool,
     /// A read is answered by whoever believes to lead, without the driver's word.
     pub(super) unconfirmed_reads: bool,
+    /// A read is answered by any replica, from what it has applied.
+    pub(super) follower_reads: bool,
+    /// A read sees what is decided and not yet committed.
+    pub(super) ungated_reads: bool,
     /// A fetched snapshot comes without the request ids.
     pub(super) snapshot_without_requests: bool,
     /// A fetched snapshot lacks its last chunk, and is taken all the same.

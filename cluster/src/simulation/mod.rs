@@ -7,6 +7,7 @@
 //!
 //! To run one seed again with its whole trace: `SIM_SEED=123 cargo test -p cluster simulation::one_seed -- --nocapture`.
 //! To run many: `SIM_SEEDS=5000 cargo test -p cluster simulation::many_seeds -- --nocapture` (from `SIM_SEED` on).
+//! [`tests`] says which seeds `cargo test` runs, and [`scenarios`] which seeds have found bugs.
 
 mod activation;
 mod boot;
@@ -18,9 +19,73 @@ mod invariants;
 mod network;
 mod node;
 mod rng;
+mod scenarios;
 mod shell;
 mod storage;
 mod tally;
 mod tests;
 mod trace;
 mod world;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use flaws::Flaws;
+use world::{Report, Violation, World};
+
+/// Runs a seed. A panic is a violation like others.
+fn run(seed: u64, flaws: Flaws, print: bool) -> Report {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, flaws, print);
+        world.run();
+        world.report()
+    }));
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Report {
+            violation: Some(Violation {
+                invariant: "panics",
+                what: text.unwrap_or_default(),
+            }),
+            ..Report::default()
+        }
+    })
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs the seed of `SIM_SEED` with its trace, if there is one.
+#[test]
+fn one_seed() {
+    if let (Some(seed), None) = (number("SIM_SEED"), number("SIM_SEEDS")) {
+        let report = run(seed, Flaws::default(), true);
+        assert_eq!(report.violation, None, "seed {seed}");
+    }
+}
+
+/// Runs `SIM_SEEDS` seeds, from `SIM_SEED` on, and says what each failing one violates.
+#[test]
+fn many_seeds() {
+    let Some(count) = number("SIM_SEEDS") else { return };
+    let first = number("SIM_SEED").unwrap_or(10_000);
+    let mut failed = 0;
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in first..first + count {
+        let report = run(seed, Flaws::default(), false);
+        if let Some(Violation { invariant, what }) = report.violation {
+            failed += 1;
+            println!("seed {seed} violates {invariant}: {what}");
+        }
+        for (what, number) in report.counts {
+            *counts.entry(what).or_default() += number;
+        }
+    }
+    println!("{counts:#?}");
+    assert_eq!(failed, 0, "seeds failed");
+}

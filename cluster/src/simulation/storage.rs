@@ -137,7 +137,10 @@ impl World {
     fn end_checkpoint(&mut self, node: NodeId, job: Checkpoint) {
         for part in job.parts {
             let group = part.group;
-            let index = part.meta.applied.0 + if self.flaws.cut_too_far { 4 } else { 0 };
+            let (mut index, mut keep_bytes) = (part.meta.applied.0, KEEP_BYTES);
+            if self.flaws.cut_too_far {
+                (index, keep_bytes) = (u64::MAX, 0);
+            }
             self.trace.note(
                 self.now,
                 format_args!("node {node} group {group} has a checkpoint at {index}"),
@@ -149,7 +152,7 @@ impl World {
                 Input::Checkpointed {
                     group,
                     index,
-                    keep_bytes: KEEP_BYTES,
+                    keep_bytes,
                 },
             );
         }

@@ -1,45 +1,19 @@
 //! The runs that `cargo test` makes.
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::{collections::BTreeMap, ops::Range};
 
-use super::{
-    flaws::Flaws,
-    world::{Report, Violation, World},
-};
+use super::{flaws::Flaws, run};
 
 /// Seeds of each test of the fixed set.
-const SEEDS_PER_TEST: u64 = 80;
+const SEEDS_PER_TEST: u64 = 100;
 
-/// Runs a seed. A panic is a violation like others.
-fn run(seed: u64, flaws: Flaws, print: bool) -> Report {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, flaws, print);
-        world.run();
-        world.report()
-    }));
-    outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Report {
-            violation: Some(Violation {
-                invariant: "panics",
-                what: text.unwrap_or_default(),
-            }),
-            ..Report::default()
-        }
-    })
-}
-
-fn holds(seeds: std::ops::Range<u64>) -> BTreeMap<&'static str, u64> {
+fn holds(seeds: Range<u64>) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for seed in seeds {
         let report = run(seed, Flaws::default(), false);
         if let Some(violation) = report.violation {
             panic!(
-                "seed {seed} violates {}: {}\nrun it again: SIM_SEED={seed} cargo test -p cluster simulation::tests::one_seed -- --nocapture",
+                "seed {seed} violates {}: {}\nrun it again: SIM_SEED={seed} cargo test -p cluster simulation::one_seed -- --nocapture",
                 violation.invariant, violation.what
             );
         }
@@ -74,37 +48,134 @@ fn the_same_seed_twice_is_the_same_run() {
     }
 }
 
-/// A number from the environment.
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+/// Each planted bug, and within how many seeds it must be noticed.
+fn planted() -> Vec<(&'static str, u64, Flaws)> {
+    let none = Flaws::default();
+    vec![
+        (
+            "a write counts before its sync",
+            20,
+            Flaws {
+                written_before_sync: true,
+                ..none
+            },
+        ),
+        (
+            "a device that lies about its sync",
+            20,
+            Flaws {
+                device_lies: true,
+                ..none
+            },
+        ),
+        (
+            "a vote forgotten at a restart",
+            600,
+            Flaws {
+                forgotten_vote: true,
+                ..none
+            },
+        ),
+        (
+            "a checkpoint that counts before its sync",
+            10,
+            Flaws {
+                checkpoint_without_sync: true,
+                ..none
+            },
+        ),
+        (
+            "a log cut too far",
+            10,
+            Flaws {
+                cut_too_far: true,
+                ..none
+            },
+        ),
+        (
+            "requests decided again",
+            10,
+            Flaws {
+                no_deduplication: true,
+                ..none
+            },
+        ),
+        (
+            "an answer before the commit",
+            20,
+            Flaws {
+                answer_before_commit: true,
+                ..none
+            },
+        ),
+        (
+            "a read without the driver's word",
+            600,
+            Flaws {
+                unconfirmed_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a read from any replica",
+            20,
+            Flaws {
+                follower_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a read of what is not committed",
+            20,
+            Flaws {
+                ungated_reads: true,
+                ..none
+            },
+        ),
+        (
+            "a snapshot without the request ids",
+            60,
+            Flaws {
+                snapshot_without_requests: true,
+                ..none
+            },
+        ),
+        (
+            "a snapshot without its end",
+            20,
+            Flaws {
+                snapshot_without_end: true,
+                ..none
+            },
+        ),
+        (
+            "activations that outlive their leadership",
+            20,
+            Flaws {
+                immortal_activations: true,
+                ..none
+            },
+        ),
+        (
+            "a lost disk under its old name",
+            20,
+            Flaws {
+                wiped_under_old_name: true,
+                ..none
+            },
+        ),
+    ]
 }
 
-/// Runs the seed of `SIM_SEED` with its trace, if there is one.
 #[test]
-fn one_seed() {
-    if let (Some(seed), None) = (number("SIM_SEED"), number("SIM_SEEDS")) {
-        let report = run(seed, Flaws::default(), true);
-        assert_eq!(report.violation, None, "seed {seed}");
-    }
-}
-
-/// Runs `SIM_SEEDS` seeds, from `SIM_SEED` on, and says what each failing one violates.
-#[test]
-fn many_seeds() {
-    let Some(count) = number("SIM_SEEDS") else { return };
-    let first = number("SIM_SEED").unwrap_or(10_000);
-    let mut failed = 0;
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in first..first + count {
-        let report = run(seed, Flaws::default(), false);
-        if let Some(Violation { invariant, what }) = report.violation {
-            failed += 1;
-            println!("seed {seed} violates {invariant}: {what}");
-        }
-        for (what, number) in report.counts {
-            *counts.entry(what).or_default() += number;
+fn every_planted_bug_is_noticed() {
+    let mut missed = Vec::new();
+    for (name, seeds_max, flaws) in planted() {
+        let noticed = (0..seeds_max).find_map(|seed| Some((seed, run(seed, flaws, false).violation?)));
+        match noticed {
+            Some((seed, violation)) => println!("{name}: seed {seed}, {}: {}", violation.invariant, violation.what),
+            None => missed.push(name),
         }
     }
-    println!("{counts:#?}");
-    assert_eq!(failed, 0, "seeds failed");
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
 }

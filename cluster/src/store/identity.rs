@@ -40,6 +40,8 @@ struct Stored {
 pub(crate) struct Identity {
     folder: PathBuf,
     stored: Mutex<Stored>,
+    /// Peers that have introduced themselves to this process. What is stored may be older than what the others know.
+    heard: Mutex<BTreeMap<NodeId, RaftId>>,
 }
 
 impl Identity {
@@ -81,6 +83,7 @@ impl Identity {
         let identity = Self {
             folder: folder.to_owned(),
             stored: Mutex::new(stored),
+            heard: Mutex::default(),
         };
         identity.change(|_| ())?;
         Ok(identity)
@@ -113,11 +116,12 @@ impl Identity {
         self.change(|stored| stored.begun = true)
     }
 
-    /// The replica that each node was last known to hold, this one included.
+    /// The replica that each node holds that has introduced itself to this process, and this one's own.
     pub(crate) fn replicas(&self) -> BTreeMap<NodeId, RaftId> {
+        let mut replicas = self.heard.lock().clone();
         let stored = self.stored.lock();
-        let peers = stored.peers.iter().map(|(node, peer)| (*node, peer.raft_id));
-        peers.chain([(stored.node, stored.raft_id)]).collect()
+        replicas.insert(stored.node, stored.raft_id);
+        replicas
     }
 
     fn peer(&self, node: NodeId) -> Option<KnownPeer> {
@@ -130,11 +134,15 @@ impl Identity {
         let known = self.peer(node);
         let is_other = known.is_some_and(|known| known.nonce != peer.nonce);
         let is_renewed = peer.raft_id != raft_id(node, 0);
-        if known != Some(peer) && (!is_other || is_renewed) {
+        if is_other && !is_renewed {
+            return Ok(true);
+        }
+        if known != Some(peer) {
             self.change(|stored| {
                 stored.peers.insert(node, peer);
             })?;
         }
+        self.heard.lock().insert(node, peer.raft_id);
         Ok(is_other)
     }
 

@@ -306,7 +306,7 @@ impl Engine {
                     .matched
                     .iter()
                     .filter(|(id, _)| group.members.voters.contains(id))
-                    .filter(|(id, _)| self.links.peer(node_of(*id)).is_some_and(|peer| peer.consensus.is_up()))
+                    .filter(|(id, _)| self.links.peer(node_of(*id)).is_some_and(|peer| peer.forward.is_up()))
                     .max_by_key(|(_, matched)| *matched);
                 if let Some((id, _)) = best {
                     moving = true;

@@ -140,7 +140,7 @@ impl Engine {
         let reachable: BTreeSet<NodeId> = self
             .links
             .iter()
-            .filter(|(_, peer)| peer.consensus.is_up())
+            .filter(|(_, peer)| peer.forward.is_up())
             .map(|(node, _)| node)
             .collect();
         View {

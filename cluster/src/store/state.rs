@@ -89,10 +89,6 @@ impl StateDb {
     }
 
     /// Brings all that was written to the device.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that also syncs the files that flush leaves out"
-    )]
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|error| failed(&error))?;
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_data());

@@ -55,8 +55,8 @@ impl ConsensusLink {
         link
     }
 
-    /// Whether the stream stands.
-    pub(crate) fn is_up(&self) -> bool {
+    /// Whether messages are taken for the peer: a stream stands, or is being tried.
+    fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 

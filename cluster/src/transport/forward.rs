@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,7 @@ pub(crate) struct ForwardLink {
     calls: mpsc::Sender<pb::ForwardRequest>,
     pending: Mutex<HashMap<u64, oneshot::Sender<Forwarded>>>,
     next: AtomicU64,
+    is_up: AtomicBool,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,11 +67,17 @@ impl ForwardLink {
             calls,
             pending: Mutex::default(),
             next: AtomicU64::new(1),
+            is_up: AtomicBool::new(false),
             task: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&link).keep_connected(peer, client, queue));
         *link.task.lock() = Some(task);
         link
+    }
+
+    /// Whether the peer has answered on this stream, and it still stands.
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close(&self) {
@@ -105,6 +112,7 @@ impl ForwardLink {
             let _ = frames.try_send(pb::ForwardFrame::default());
             match client.forward(ReceiverStream::new(stream)).await {
                 Ok(replies) => {
+                    self.is_up.store(true, Ordering::Relaxed);
                     tokio::select! {
                         () = self.read(replies.into_inner()) => {}
                         () = write(&mut queue, frames) => {}
@@ -112,6 +120,7 @@ impl ForwardLink {
                 }
                 Err(status) => tracing::debug!(peer, reason = status.message(), "no forwarding stream"),
             }
+            self.is_up.store(false, Ordering::Relaxed);
             // Whoever waits is told that the outcome is unknown, and asks again.
             self.pending.lock().clear();
             while queue.try_recv().is_ok() {}

@@ -83,7 +83,7 @@ fn write_entity(
 }
 
 /// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
-fn for_history(record: &Decided) -> Decided {
+pub(crate) fn for_history(record: &Decided) -> Decided {
     Decided {
         effects: Vec::new(),
         acknowledges: Vec::new(),

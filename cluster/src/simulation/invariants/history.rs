@@ -3,7 +3,7 @@
 
 use crate::{
     entity::EntityKey,
-    journal::{Decided, Shard},
+    journal::{Decided, Shard, checkpoint::for_history},
     simulation::{activation::Delivered, clients::Op},
 };
 
@@ -16,7 +16,7 @@ pub(crate) fn is_held(shard: &Shard, key: &EntityKey, committed: &[Decided]) -> 
     match held
         .iter()
         .zip(committed)
-        .find(|(held, committed)| ***held != **committed)
+        .find(|(held, committed)| for_history(held) != for_history(committed))
     {
         Some((held, committed)) => Err(format!("{key}: {held:?} is held in the place of {committed:?}")),
         None => Ok(()),

@@ -27,8 +27,8 @@ async fn nobody_is_charged_twice_by_a_provider_that_fails() {
     assert_eq!(report["captured_minor"], made_up.total_minor);
     cluster.verify().await;
 
-    cluster.run("product put tea --name Tea --price 2.50").await.ok();
-    cluster.run("stock receive tea 10").await.ok();
+    drop(cluster.run("product put tea --name Tea --price 2.50").await.ok());
+    drop(cluster.run("stock receive tea 10").await.ok());
     control(&cluster, json!({"error_rate": 0.0, "outage": true})).await;
     // The answer comes with the deadline, whatever has become of the order by then.
     drop(

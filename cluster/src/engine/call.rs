@@ -2,7 +2,10 @@
 //! answered or the caller's time is over, and repeating it is safe, because the request id goes with it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,10 @@ struct Call<'a> {
     trace: TraceContext,
     timeout: Duration,
     deadline: Instant,
+    /// A command has been handed to somebody who has not said that it was not done.
+    maybe_done: AtomicBool,
+    /// It is an effect, whose number is bounded elsewhere.
+    is_effect: bool,
 }
 
 impl Engine {
@@ -70,6 +77,31 @@ impl Engine {
         trace: TraceContext,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        self.tell(key, command, request, trace, timeout, false).await
+    }
+
+    /// The same for an effect: its number is bounded by the outbox, and those who wait for what it brings about must not
+    /// stand in its way.
+    pub(crate) async fn ask_effect(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        command: Bytes,
+        request: &RequestId,
+        trace: TraceContext,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        self.tell(key, command, request, trace, timeout, true).await
+    }
+
+    async fn tell(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        command: Bytes,
+        request: &RequestId,
+        trace: TraceContext,
+        timeout: Duration,
+        is_effect: bool,
+    ) -> Result<Reply, Error> {
         if command.len() > self.limits().value_bytes_max {
             return Err(Error::Invalid {
                 field: "command".to_owned(),
@@ -81,7 +113,7 @@ impl Engine {
             });
         }
         match self
-            .call(key, Body::Command(command), request.as_str(), trace, timeout)
+            .call(key, Body::Command(command), request.as_str(), trace, timeout, is_effect)
             .await?
         {
             Forwarded::Reply(reply) => Ok(reply),
@@ -102,7 +134,7 @@ impl Engine {
             newer_than,
             events_after,
         };
-        match self.call(key, query, "", trace, timeout).await? {
+        match self.call(key, query, "", trace, timeout, false).await? {
             Forwarded::State(state) => Ok(state),
             other => Err(unexpected(key, &other)),
         }
@@ -115,6 +147,7 @@ impl Engine {
         request: &str,
         trace: TraceContext,
         timeout: Duration,
+        is_effect: bool,
     ) -> Result<Forwarded, Error> {
         if self.registry().get(&key.kind).is_none() {
             return Err(Error::Invalid {
@@ -122,7 +155,7 @@ impl Engine {
                 reason: format!("{:?} is not a kind of entity this cluster carries", key.kind),
             });
         }
-        let _admitted = self.admit()?;
+        let _admitted = if is_effect { None } else { Some(self.admit()?) };
         let call = Call {
             shard: shard_of(key, self.shards()),
             key,
@@ -131,6 +164,8 @@ impl Engine {
             trace,
             timeout,
             deadline: Instant::now() + timeout,
+            maybe_done: AtomicBool::new(false),
+            is_effect,
         };
         match timeout_at(call.deadline, self.until_answered(&call)).await {
             Ok(answer) => answer,
@@ -140,6 +175,11 @@ impl Engine {
 
     /// Which error a caller gets whose time is over: whether there was nobody to ask, or no answer.
     fn out_of_time(&self, call: &Call<'_>) -> Error {
+        if call.maybe_done.load(Ordering::Relaxed) {
+            return Error::Unknown {
+                reason: format!("no answer for {} ms", call.timeout.as_millis()),
+            };
+        }
         if self.routes[call.shard as usize].borrow().leader.is_none() {
             return Error::Unavailable {
                 reason: format!(
@@ -162,6 +202,9 @@ impl Engine {
                 .take()
                 .or(leader)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
+            let maybe_done = call
+                .maybe_done
+                .swap(matches!(call.body, Body::Command(_)), Ordering::Relaxed);
             let answer = if target == self.node() {
                 self.here(call.shard, call).await
             } else {
@@ -171,10 +214,15 @@ impl Engine {
                     () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
                 }
             };
+            if !matches!(answer, Forwarded::Unknown) {
+                // This attempt has not done it; an earlier one may have.
+                call.maybe_done.store(maybe_done, Ordering::Relaxed);
+            }
             match answer {
                 Forwarded::Reply(_) | Forwarded::State(_) => return Ok(answer),
                 Forwarded::NotLeader(other) => hint = other.filter(|other| *other != target),
                 Forwarded::Unknown => {}
+                Forwarded::Overloaded if maybe_done => {}
                 Forwarded::Overloaded => {
                     return Err(Error::Overloaded {
                         what: format!("commands for {}", call.key),
@@ -226,6 +274,7 @@ impl Engine {
             } else {
                 String::new()
             },
+            is_effect: call.is_effect,
             timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
             body: Some(match &call.body {
                 Body::Command(command) => pb::forward_request::Body::Command(command.clone()),
@@ -250,7 +299,12 @@ impl Engine {
             field: field.to_owned(),
             reason,
         };
-        let Ok(_admitted) = self.admit() else {
+        let admitted = if request.is_effect {
+            Ok(None)
+        } else {
+            self.admit().map(Some)
+        };
+        let Ok(_admitted) = admitted else {
             return Forwarded::Overloaded;
         };
         let key = match EntityKey::new(&request.kind, &request.id) {
@@ -280,6 +334,8 @@ impl Engine {
             trace: TraceContext::parse(&request.traceparent).unwrap_or_default(),
             timeout,
             deadline: Instant::now() + timeout,
+            maybe_done: AtomicBool::new(false),
+            is_effect: request.is_effect,
         };
         self.here(request.shard, &call).await
     }
@@ -359,12 +415,12 @@ async fn read_here(
     loop {
         let watch = newer_than.map(|_| replica.watch(call.key));
         let ReadState { head, state } = replica.read(call.key).await?;
-        if let (Some(watch), Some(newer_than)) = (watch, newer_than)
+        if let (Some(mut watch), Some(newer_than)) = (watch, newer_than)
             && head.version <= newer_than
             && Instant::now() < give_up
         {
             tokio::select! {
-                _ = watch => {}
+                () = watch.next() => {}
                 () = sleep_until(give_up) => {}
             }
             continue;
@@ -384,7 +440,6 @@ async fn read_here(
 /// The events of an entity after a version, up to another.
 fn events(replica: &Replica, key: &EntityKey, after: u64, up_to: u64) -> Result<Vec<EventView>, Undelivered> {
     let records = replica
-        .state()
         .history(key, 1)
         .map_err(|error| Undelivered::Failed(error.to_string()))?;
     let all = records

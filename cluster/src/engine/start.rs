@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
@@ -95,8 +97,10 @@ impl Engine {
         let beginning = tokio::spawn({
             let engine = Arc::clone(&engine);
             async move {
-                if let Err(reason) = engine.begin().await {
-                    end_node(&reason);
+                match AssertUnwindSafe(engine.begin()).catch_unwind().await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => end_node(&reason),
+                    Err(_) => end_node("its data does not fit together; the panic above says where"),
                 }
             }
         });

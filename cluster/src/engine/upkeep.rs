@@ -10,7 +10,7 @@ use futures::StreamExt;
 use proto::cluster::v1 as pb;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::Engine;
@@ -22,6 +22,8 @@ use crate::{
     store::StateStore,
 };
 
+/// How long the next part of a snapshot may take to come.
+const CHUNK_MAX: Duration = Duration::from_secs(30);
 /// Time between two looks at what should move.
 const PLAN_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -80,7 +82,10 @@ impl Engine {
             let stream = peer.client.clone().fetch_snapshot(request).await;
             let mut chunks = stream.map_err(|status| status.message().to_owned())?.into_inner();
             let mut is_whole = false;
-            while let Some(chunk) = chunks.next().await {
+            while let Some(chunk) = timeout(CHUNK_MAX, chunks.next())
+                .await
+                .map_err(|_| format!("no chunk came for {} s", CHUNK_MAX.as_secs()))?
+            {
                 let chunk = chunk.map_err(|status| status.message().to_owned())?;
                 is_whole = chunk.last;
                 let store = Arc::clone(&store);

@@ -161,11 +161,27 @@ pub(crate) struct ActivationArguments {
 /// The actor.
 pub(crate) struct Activation;
 
+/// What the actor holds.
+pub(crate) enum ActivationState {
+    Alive(Box<Alive>),
+    /// The entity could not be brought back; whoever comes is told why.
+    Stillborn {
+        waiting: Arc<AtomicUsize>,
+        reason: String,
+    },
+}
+
+/// Why an activation ends that is behind a broken gate.
+const VOID: &str = "a record was refused; what was decided after it is void";
+
 /// The live entity.
-pub(crate) struct ActivationState {
+pub(crate) struct Alive {
     arguments: ActivationArguments,
     live: Box<dyn Live>,
     head: Head,
+    /// Its own name in its records, and the number of the last record it was loaded with.
+    activation: u64,
+    base: u64,
     requests: KeptRequests,
 }
 
@@ -179,14 +195,27 @@ impl Actor for Activation {
         _myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let loaded = arguments.replica.load(&arguments.key)?;
-        let live = arguments.replica.revive(&arguments.key, &loaded)?;
-        let LoadedEntity { head, requests, .. } = loaded;
-        Ok(ActivationState {
-            arguments,
-            live,
-            head,
-            requests: requests.into_iter().collect(),
+        let loaded = arguments
+            .replica
+            .load(&arguments.key)
+            .map_err(|error| error.to_string());
+        let revived = loaded.and_then(|loaded| {
+            let live = arguments.replica.revive(&arguments.key, &loaded)?;
+            Ok((live, loaded))
+        });
+        Ok(match revived {
+            Ok((live, LoadedEntity { head, requests, .. })) => ActivationState::Alive(Box::new(Alive {
+                arguments,
+                live,
+                head,
+                activation: rand::random(),
+                base: head.seq,
+                requests: requests.into_iter().collect(),
+            })),
+            Err(reason) => ActivationState::Stillborn {
+                waiting: arguments.waiting,
+                reason,
+            },
         })
     }
 
@@ -196,17 +225,19 @@ impl Actor for Activation {
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
-        if state.arguments.gate.inner.lock().broken {
-            refuse(message, Undelivered::NotLeader);
-            return Err("a record was refused; what was decided after it is void".into());
-        }
-        match message {
-            ActivationMessage::Read(reader) => {
-                state.read(reader);
-                Ok(())
+        match state {
+            ActivationState::Alive(alive) => {
+                let handled = alive.handle(message);
+                // Only now: one that waits for nothing may be sent away.
+                alive.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
+                handled.map_err(ActorProcessingErr::from)
             }
-            ActivationMessage::Command(command) => state.command(command).map_err(ActorProcessingErr::from),
+            ActivationState::Stillborn { waiting, reason } => {
+                refuse(message, Undelivered::Failed(reason.clone()));
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                // Ended, so that the next command tries again.
+                Err(reason.clone().into())
+            }
         }
     }
 }
@@ -219,23 +250,41 @@ fn refuse(message: ActivationMessage, reason: Undelivered) {
     }
 }
 
-impl ActivationState {
-    fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) {
+impl Alive {
+    /// Takes a message. An error ends the activation; it is loaded anew when the next message comes.
+    fn handle(&mut self, message: ActivationMessage) -> Result<(), String> {
+        if self.arguments.gate.inner.lock().broken {
+            refuse(message, Undelivered::NotLeader);
+            return Err(VOID.to_owned());
+        }
+        match message {
+            ActivationMessage::Read(reader) => self.read(reader),
+            ActivationMessage::Command(command) => self.command(command),
+        }
+    }
+
+    fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) -> Result<(), String> {
         let state = ReadState {
             head: self.head,
             state: self.live.snapshot(),
         };
         let mut gate = self.arguments.gate.inner.lock();
+        // Looked at under the lock that settling takes: a gate that broke meanwhile is empty, and the state is void.
+        if gate.broken {
+            drop(reader.send(Err(Undelivered::NotLeader)));
+            return Err(VOID.to_owned());
+        }
         match gate.pending.back_mut() {
             Some(last) => last.readers.push((reader, state)),
             None => drop(reader.send(Ok(state))),
         }
+        Ok(())
     }
 
     /// Takes a command. An error ends the activation; it is loaded anew when the next command comes.
     fn command(&mut self, message: CommandMessage) -> Result<(), String> {
         let hash = request_hash(&message.request);
-        let Some(message) = self.answer_known(hash, message) else {
+        let Some(message) = self.answer_known(hash, message)? else {
             return Ok(());
         };
         let now_ms = self.arguments.clock.now_ms();
@@ -272,11 +321,14 @@ impl ActivationState {
         self.head = Head {
             seq: self.head.seq + 1,
             version: self.head.version + decision.events.len() as u64,
+            activation: self.activation,
         };
         self.requests.insert(hash, self.head.seq);
         let record = Record::Decided(Decided {
             entity: self.arguments.key.clone(),
             seq: self.head.seq,
+            activation: self.activation,
+            base: self.base,
             request: message.request.clone(),
             at_ms: now_ms,
             trace: message.trace,
@@ -312,17 +364,21 @@ impl ActivationState {
     }
 
     /// Answers a request that was taken before with what it was answered then.
-    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Option<CommandMessage> {
+    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, String> {
         let Some(seq) = self.requests.get(hash) else {
-            return Some(message);
+            return Ok(Some(message));
         };
         {
             let mut gate = self.arguments.gate.inner.lock();
+            if gate.broken {
+                drop(message.reply.send(Err(Undelivered::NotLeader)));
+                return Err(VOID.to_owned());
+            }
             if let Some(pending) = gate.pending.iter_mut().find(|pending| pending.seq == seq)
                 && pending.request == message.request
             {
                 pending.callers.push(message.reply);
-                return None;
+                return Ok(None);
             }
         }
         match self
@@ -332,13 +388,13 @@ impl ActivationState {
         {
             Ok(Some(record)) => {
                 drop(message.reply.send(Ok(record.reply.clone())));
-                None
+                Ok(None)
             }
             // Another request with the same hash.
-            Ok(None) => Some(message),
+            Ok(None) => Ok(Some(message)),
             Err(error) => {
                 drop(message.reply.send(Err(Undelivered::Failed(error.to_string()))));
-                None
+                Ok(None)
             }
         }
     }

@@ -16,6 +16,8 @@ use crate::{
     store::{Batch, StateStore, StoreError},
 };
 
+/// Bytes of commands and events in one history row of more than one record.
+const HISTORY_ROW_BYTES_MAX: usize = 64 << 10;
 /// Blocks of requests that are kept for one entity.
 const REQUEST_BLOCKS_MAX: u64 = (REQUESTS_KEPT_MAX / REQUEST_BLOCK_LEN) as u64;
 
@@ -55,8 +57,21 @@ fn write_entity(
     batch: &mut Batch,
 ) -> Result<EntityRow, StoreError> {
     for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
-        let records: Vec<Decided> = records.iter().map(|record| for_history(record)).collect();
-        batch.put(keys::history(key, records[0].seq), keys::encode(&records));
+        let mut row: Vec<Decided> = Vec::new();
+        let mut bytes = 0;
+        for record in records {
+            let size = record.command.len() + record.events.iter().map(bytes::Bytes::len).sum::<usize>();
+            if bytes + size > HISTORY_ROW_BYTES_MAX && !row.is_empty() {
+                batch.put(keys::history(key, row[0].seq), keys::encode(&row));
+                row.clear();
+                bytes = 0;
+            }
+            bytes += size;
+            row.push(for_history(record));
+        }
+        if let Some(first) = row.first() {
+            batch.put(keys::history(key, first.seq), keys::encode(&row));
+        }
     }
     row.requests.extend(entity.records.iter().map(|record| KeptRequest {
         hash: keys::request_hash(&record.request),
@@ -110,7 +125,7 @@ fn seal_requests(
         let is_old = match store.get(&block_key)? {
             Some(bytes) => keys::decode::<Vec<KeptRequest>>(&block_key, &bytes)?
                 .last()
-                .is_none_or(|request| request.at_ms + requests_kept_ms < now_ms),
+                .is_none_or(|request| request.at_ms.saturating_add(requests_kept_ms) < now_ms),
             None => false, // Sealed just now.
         };
         if !is_old && row.next_block - row.first_block <= REQUEST_BLOCKS_MAX {

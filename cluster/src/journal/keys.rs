@@ -64,6 +64,8 @@ pub(crate) struct Head {
     pub(crate) seq: u64,
     /// The number of its events.
     pub(crate) version: u64,
+    /// The activation that decided the last record.
+    pub(crate) activation: u64,
 }
 
 /// A request that was answered: where to find its reply.

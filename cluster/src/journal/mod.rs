@@ -12,6 +12,8 @@ pub(crate) mod keys;
 pub(crate) mod record;
 pub(crate) mod shard;
 pub(crate) mod tail;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use record::{Decided, EffectId, OutboxRow, Record, Reply, StoredEffect};
 pub(crate) use shard::{LoadedEntity, Shard};

@@ -36,6 +36,10 @@ pub(crate) struct Decided {
     /// The number of this record among those of its entity, from 1. A record whose number is not the next is refused:
     /// its author did not know all that had happened.
     pub(crate) seq: u64,
+    /// The activation that decided it, and the number of the last record that this one was loaded with. Once a record of an
+    /// activation is refused, so are all that it decided on top of it.
+    pub(crate) activation: u64,
+    pub(crate) base: u64,
     pub(crate) request: RequestId,
     /// When it was decided, by the leader's clock, in milliseconds since 1970.
     pub(crate) at_ms: u64,
@@ -110,6 +114,8 @@ mod tests {
         let entity = EntityKey::new("order", "7").expect("a key");
         Record::Decided(Decided {
             seq: 2,
+            activation: 9,
+            base: 1,
             request: RequestId::new("r-1").expect("a request id"),
             at_ms: 1_000,
             trace: TraceContext {
@@ -149,7 +155,7 @@ mod tests {
         let hex: Vec<String> = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex.concat(),
-            "0181a7446563696465649a92a56f72646572a13702a3722d31cd03e894000506c3c40163\
+            "0181a7446563696465649c92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
              81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
              92a573746f636ba161c40164c401749193\
              92a56f72646572a1370100"

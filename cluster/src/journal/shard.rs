@@ -124,7 +124,8 @@ impl Shard {
             }
             Record::Decided(decided) => {
                 let head = self.head(&decided.entity)?;
-                if decided.seq != head.seq + 1 {
+                let follows = decided.activation == head.activation || decided.base == head.seq;
+                if decided.seq != head.seq + 1 || !follows {
                     self.digest(decided.seq);
                     return Ok(false);
                 }
@@ -168,6 +169,7 @@ impl Shard {
         entity.head = Head {
             seq: decided.seq,
             version: head.version + decided.events.len() as u64,
+            activation: decided.activation,
         };
         entity.records.push(Arc::new(decided));
         self.tail.bytes += len;
@@ -225,7 +227,7 @@ impl Shard {
             requests: Vec::new(),
         };
         if row.snapshot_version < row.head.version {
-            for record in self.stored_history(key, row.snapshot_seq)? {
+            for record in stored_history(&*self.store, key, row.snapshot_seq)? {
                 loaded.events.extend(record.events);
             }
         }
@@ -248,6 +250,7 @@ impl Shard {
             loaded.head = Head {
                 seq: record.seq,
                 version: loaded.head.version + record.events.len() as u64,
+                activation: record.activation,
             };
         }
         Ok(loaded)
@@ -273,25 +276,22 @@ impl Shard {
             .map(Arc::new))
     }
 
-    /// The records of an entity from `seq` on.
-    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
-        let mut records: Vec<Arc<Decided>> = self.stored_history(key, seq)?.into_iter().map(Arc::new).collect();
-        let next = records.last().map_or(seq, |record| record.seq + 1);
-        records.extend(self.tail_records(key).filter(|record| record.seq >= next).cloned());
-        Ok(records)
+    /// The records of an entity from `seq` on, as far as they are not in the store; and the store that holds the rest. The
+    /// store is slow: whoever shares the shard reads it after letting go.
+    pub(crate) fn history_parts(&self, key: &EntityKey, seq: u64) -> (Arc<dyn StateStore>, Vec<Arc<Decided>>) {
+        let tail = self
+            .tail_records(key)
+            .filter(|record| record.seq >= seq)
+            .cloned()
+            .collect();
+        (Arc::clone(&self.store), tail)
     }
 
-    fn stored_history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
-        let prefix = keys::history_of(key);
-        // The row that holds `seq` may begin up to a row's length before it.
-        let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
-        let mut records = Vec::new();
-        self.store.scan(&prefix, &from, &mut |row_key, value| {
-            let row: Vec<Decided> = keys::decode(row_key, &value)?;
-            records.extend(row.into_iter().filter(|record| record.seq >= seq));
-            Ok(true)
-        })?;
-        Ok(records)
+    /// The records of an entity from `seq` on.
+    #[cfg(test)]
+    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
+        let (store, tail) = self.history_parts(key, seq);
+        whole_history(&*store, tail, key, seq)
     }
 
     /// Up to `limit` entities of a kind (all kinds if it is empty) after `after`, in key order.
@@ -403,4 +403,31 @@ pub(super) fn read_row(store: &dyn StateStore, key: &EntityKey) -> Result<Option
 /// Whether a tail's part of an entity follows what the store holds: nothing of it was written before.
 pub(super) fn is_unwritten(row: &EntityRow, entity: &TailEntity) -> bool {
     entity.head.seq > row.head.seq
+}
+
+/// The records of an entity from `seq` on: those in the store, and after them those of the tail.
+pub(crate) fn whole_history(
+    store: &dyn StateStore,
+    tail: Vec<Arc<Decided>>,
+    key: &EntityKey,
+    seq: u64,
+) -> Result<Vec<Arc<Decided>>, StoreError> {
+    let mut records: Vec<Arc<Decided>> = stored_history(store, key, seq)?.into_iter().map(Arc::new).collect();
+    // A checkpoint that ended in between has moved some of the tail into the store.
+    let next = records.last().map_or(seq, |record| record.seq + 1);
+    records.extend(tail.into_iter().filter(|record| record.seq >= next));
+    Ok(records)
+}
+
+fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
+    let prefix = keys::history_of(key);
+    // The row that holds `seq` may begin up to a row's length before it.
+    let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
+    let mut records = Vec::new();
+    store.scan(&prefix, &from, &mut |row_key, value| {
+        let row: Vec<Decided> = keys::decode(row_key, &value)?;
+        records.extend(row.into_iter().filter(|record| record.seq >= seq));
+        Ok(true)
+    })?;
+    Ok(records)
 }

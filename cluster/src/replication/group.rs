@@ -30,7 +30,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Appends under way to one follower.
 const WINDOW: usize = 32;
 /// A replica that has not taken its snapshot after so many ticks is sent another.
-const SNAPSHOT_TICKS_MAX: u32 = 800;
+const SNAPSHOT_TICKS_MAX: u32 = 2_400;
+/// Bytes of a group's log that are kept for a replica while it fetches a snapshot.
+const FETCH_LOG_BYTES_MAX: usize = 128 << 20;
 
 /// What must wait for a write before it counts.
 struct Held {
@@ -204,6 +206,15 @@ impl Group {
         if wire.to != self.raw.raft.id {
             return;
         }
+        if !message::is_from_a_peer(&wire, self.raw.raft.raft_log.last_index()) {
+            tracing::warn!(
+                group = self.id,
+                from = wire.from,
+                kind = wire.kind,
+                "a message no peer sends was dropped"
+            );
+            return;
+        }
         let announced = wire.snapshot.as_ref().map(|s| (s.index, s.source_node));
         if let Some((index, source)) = announced
             && index > self.raw.raft.raft_log.committed
@@ -311,8 +322,14 @@ impl Group {
 
     pub(super) fn checkpointed(&mut self, index: u64, keep_bytes: usize) {
         let applied = self.applied.0;
+        let is_fetched = !self.snapshot_ticks.is_empty();
         let log = self.raw.mut_store();
-        let to = log.cut_point(index.min(applied), keep_bytes);
+        // What follows a snapshot that a replica is fetching stays, or it would need another one right after it.
+        let floor = match &log.snapshot {
+            Some(snapshot) if is_fetched && log.bytes < FETCH_LOG_BYTES_MAX => snapshot.index,
+            _ => u64::MAX,
+        };
+        let to = log.cut_point(index.min(applied), keep_bytes).min(floor);
         if to > log.cut.0 {
             log.cut_to(to);
             self.cut = Some(log.cut);

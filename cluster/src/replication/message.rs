@@ -68,6 +68,32 @@ pub(super) fn from_wire(wire: pb::RaftMessage) -> Option<Message> {
     Some(message)
 }
 
+/// Whether a peer of this program can have sent it to a replica whose log ends at `last`. All else would be taken by the
+/// library as a broken invariant.
+pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
+    let Some(kind) = i32::try_from(wire.kind).ok().and_then(MessageType::from_i32) else {
+        return false;
+    };
+    let follow = |(place, entry): (u64, &pb::RaftEntry)| entry.index == wire.index + 1 + place;
+    match kind {
+        MessageType::MsgAppend => (0..).zip(&wire.entries).all(follow),
+        MessageType::MsgHeartbeat => wire.commit <= last,
+        MessageType::MsgSnapshot => wire
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.members.is_some()),
+        MessageType::MsgAppendResponse
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgTimeoutNow => wire.entries.is_empty(),
+        // Made by the library for itself, or by this node.
+        _ => false,
+    }
+}
+
 fn entry_to_wire(entry: Entry) -> pb::RaftEntry {
     pb::RaftEntry {
         kind: entry.get_entry_type().value() as u32,

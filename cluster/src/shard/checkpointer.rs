@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
@@ -58,7 +59,10 @@ pub(crate) fn spawn(parts: Parts) -> std::io::Result<(mpsc::Sender<Request>, thr
             .map(|(shard, n)| (*shard, now.checked_sub(interval * n / count).unwrap_or(now)))
             .collect();
         let snapshots = BTreeMap::new();
-        Checkpointer { parts, last, snapshots }.run(&requests);
+        let checkpointer = Checkpointer { parts, last, snapshots };
+        if catch_unwind(AssertUnwindSafe(|| checkpointer.run(&requests))).is_err() {
+            end_node("a checkpoint panicked; the panic above says where");
+        }
     })?;
     Ok((sender, join))
 }
@@ -145,8 +149,14 @@ impl Checkpointer {
             (tail, meta, Arc::clone(state.store()))
         };
         let kept_ms = self.parts.limits.requests_kept_ms;
-        store.write(checkpoint::batch(&*store, &self.parts.registry, &tail, &meta, kept_ms)?)?;
-        Ok(Some(meta))
+        let written = checkpoint::batch(&*store, &self.parts.registry, &tail, &meta, kept_ms)
+            .and_then(|batch| store.write(batch));
+        match written {
+            Ok(()) => Ok(Some(meta)),
+            // A snapshot was installed meanwhile, and what this was written to has been dropped.
+            Err(_) if !Arc::ptr_eq(replica.state().store(), &store) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn snapshot(&mut self, shard: u32) {

@@ -5,11 +5,13 @@
 //! acknowledged together.
 
 use std::{
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use super::{mailbox::Event, replica::Replica};
@@ -24,8 +26,20 @@ use crate::{
 /// First and longest time between two attempts.
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest time a service may ask to be left alone.
+const SERVICE_DELAY_MAX: Duration = Duration::from_mins(2);
 /// How long one attempt to reach another entity may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+
+/// What became of one attempt.
+enum Attempt {
+    /// Done, and nobody waits for an outcome.
+    Done(EffectId),
+    /// Done; the record of its outcome has acknowledged it.
+    Settled(EffectId),
+    /// To be tried again.
+    Later(EffectId, Duration),
+}
 
 /// Carries out what comes through `queue` until it is aborted.
 pub(crate) async fn run(
@@ -35,25 +49,56 @@ pub(crate) async fn run(
     again: mpsc::UnboundedSender<EffectId>,
     mut queue: mpsc::UnboundedReceiver<EffectId>,
 ) {
-    let mut carrying: JoinSet<Option<EffectId>> = JoinSet::new();
-    let mut acknowledged = Vec::new();
+    let mut carrying: JoinSet<Attempt> = JoinSet::new();
+    // Those that wait for their next attempt hold no place: a service that is down must not keep others from starting.
+    let mut resting: JoinSet<EffectId> = JoinSet::new();
+    let mut attempts: HashMap<EffectId, u32> = HashMap::new();
     loop {
         let Some(limit) = engine.upgrade().map(|engine| engine.limits().effects_in_flight_max) else {
             return;
         };
         tokio::select! {
-            Some(done) = carrying.join_next() => {
-                acknowledged.extend(done.ok().flatten());
-                while let Some(done) = carrying.try_join_next() {
-                    acknowledged.extend(done.ok().flatten());
+            Some(attempt) = carrying.join_next() => {
+                let mut done = Vec::new();
+                let ended = std::iter::once(attempt).chain(std::iter::from_fn(|| carrying.try_join_next()));
+                for attempt in ended.collect::<Vec<_>>() {
+                    match attempt.expect("attempts are not aborted, and their panics are caught") {
+                        Attempt::Done(id) => {
+                            attempts.remove(&id);
+                            done.push(id);
+                        }
+                        Attempt::Settled(id) => drop(attempts.remove(&id)),
+                        Attempt::Later(id, after) => {
+                            *attempts.entry(id.clone()).or_default() += 1;
+                            resting.spawn(async move {
+                                sleep(after).await;
+                                id
+                            });
+                        }
+                    }
                 }
-                acknowledge(&replica, term, &again, std::mem::take(&mut acknowledged));
+                acknowledge(&replica, term, &again, done);
+            }
+            Some(Ok(id)) = resting.join_next() => {
+                // The receiver stands right here.
+                let _ = again.send(id);
             }
             next = queue.recv(), if carrying.len() < limit => {
                 let Some(id) = next else { return };
                 let row = replica.state().outbox().get(&id).cloned();
-                if let (Some(row), Some(engine)) = (row, engine.upgrade()) {
-                    carrying.spawn(carry(engine, Arc::clone(&replica), id, row));
+                let attempt = attempts.get(&id).copied().unwrap_or_default();
+                match (row, engine.upgrade()) {
+                    (Some(row), Some(engine)) => {
+                        let replica = Arc::clone(&replica);
+                        carrying.spawn(async move {
+                            let carried = carry(engine, replica, id.clone(), row, attempt);
+                            AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| {
+                                tracing::error!(effect = %id, "carrying out an effect panicked; it is tried again");
+                                Attempt::Later(id, BACKOFF_MAX)
+                            })
+                        });
+                    }
+                    _ => drop(attempts.remove(&id)),
                 }
             }
         }
@@ -81,54 +126,46 @@ fn acknowledge(replica: &Replica, term: u64, again: &mpsc::UnboundedSender<Effec
     });
 }
 
-/// Carries out one effect. Answers with its id if it is still to be acknowledged.
-async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Arc<OutboxRow>) -> Option<EffectId> {
-    let mut attempt = 0;
-    let outcome = loop {
-        match once(&engine, &id, &row, attempt).await {
-            Ok(outcome) => break outcome,
-            Err((after, reason)) => {
-                tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
-                sleep(jittered(after.unwrap_or_else(|| backoff(attempt)))).await;
-                attempt += 1;
-            }
+/// Tries to carry out one effect, and to hand its outcome to the entity that waits for it.
+async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Arc<OutboxRow>, attempt: u32) -> Attempt {
+    let outcome = match once(&engine, &id, &row, attempt).await {
+        Ok(outcome) => outcome,
+        Err((after, reason)) => {
+            tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
+            let after = after.map_or_else(|| backoff(attempt), |after| after.min(SERVICE_DELAY_MAX));
+            return Attempt::Later(id, jittered(after));
         }
     };
     let Some(token) = &row.effect.token else {
-        return Some(id);
+        return Attempt::Done(id);
     };
     let Some(kind) = replica.registry().get(&id.entity.kind).cloned() else {
         tracing::error!(effect = %id, "this build does not know the kind of entity that waits for the outcome");
-        return None;
+        return Attempt::Later(id, BACKOFF_MAX);
     };
     let command = match catch_unwind(AssertUnwindSafe(|| kind.resume(token, outcome))) {
         Ok(Ok(command)) => command,
         Ok(Err(error)) => {
             tracing::error!(effect = %id, %error, "the entity does not understand the token of its own effect");
-            return None;
+            return Attempt::Later(id, BACKOFF_MAX);
         }
         Err(_) => {
             tracing::error!(effect = %id, "the entity panicked over the outcome of its effect");
-            return None;
+            return Attempt::Later(id, BACKOFF_MAX);
         }
     };
     let request = RequestId::new(&format!("{id}!")).expect("an effect's id is far below the limit");
-    let mut attempt = 0;
-    while let Err(reason) = replica
-        .command(
-            &id.entity,
-            command.clone(),
-            request.clone(),
-            row.trace,
-            Some(id.clone()),
-        )
-        .await
-    {
-        tracing::debug!(effect = %id, ?reason, "an outcome is delivered again");
-        sleep(jittered(backoff(attempt))).await;
-        attempt += 1;
+    let delivered = replica
+        .command(&id.entity, command, request, row.trace, Some(id.clone()))
+        .await;
+    match delivered {
+        Ok(_) => Attempt::Settled(id),
+        Err(reason) => {
+            // Carried out again, which does nothing twice, and its outcome is delivered again.
+            tracing::debug!(effect = %id, ?reason, "an outcome is delivered again");
+            Attempt::Later(id, jittered(backoff(attempt)))
+        }
     }
-    None
 }
 
 /// One attempt; or after how long to try again (none: the usual) and why.
@@ -146,7 +183,10 @@ async fn once(
                 .begin("effect", &row.trace)
                 .with("effect", || id.to_string());
             let trace = span.context(&row.trace);
-            match engine.ask(to, command.clone(), &request, trace, ATTEMPT_MAX).await {
+            match engine
+                .ask_effect(to, command.clone(), &request, trace, ATTEMPT_MAX)
+                .await
+            {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
                 Err(error @ Error::Invalid { .. }) => Ok(Outcome::Failed(error.to_string())),

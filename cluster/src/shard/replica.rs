@@ -32,7 +32,7 @@ use crate::{
         },
         kind::Live,
     },
-    journal::{Decided, EffectId, LoadedEntity, Shard},
+    journal::{Decided, EffectId, LoadedEntity, Shard, shard::whole_history},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
@@ -65,6 +65,34 @@ pub(crate) struct Replica {
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
+}
+
+/// Waits for an entity's next event; forgotten when it is dropped.
+pub(crate) struct Watch<'a> {
+    replica: &'a Replica,
+    key: &'a EntityKey,
+    event: oneshot::Receiver<()>,
+}
+
+impl Watch<'_> {
+    /// Resolves with the event.
+    pub(crate) async fn next(&mut self) {
+        // The sender goes only after it has sent.
+        let _ = (&mut self.event).await;
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.event.close();
+        let mut watchers = self.replica.watchers.lock();
+        if let Some(of_key) = watchers.get_mut(self.key) {
+            of_key.retain(|watcher| !watcher.is_closed());
+            if of_key.is_empty() {
+                watchers.remove(self.key);
+            }
+        }
+    }
 }
 
 /// What this node does for a shard while it leads it.
@@ -263,14 +291,15 @@ impl Replica {
         }
     }
 
-    /// Resolves when the entity has its next event.
-    pub(crate) fn watch(&self, key: &EntityKey) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        let mut watchers = self.watchers.lock();
-        let of_key = watchers.entry(key.clone()).or_default();
-        of_key.retain(|watcher| !watcher.is_closed());
-        of_key.push(sender);
-        receiver
+    /// Begins to wait for the entity's next event.
+    pub(crate) fn watch<'a>(&'a self, key: &'a EntityKey) -> Watch<'a> {
+        let (sender, event) = oneshot::channel();
+        self.watchers.lock().entry(key.clone()).or_default().push(sender);
+        Watch {
+            replica: self,
+            key,
+            event,
+        }
     }
 
     fn deliver(self: &Arc<Self>, key: &EntityKey, message: ActivationMessage) -> Result<(), Undelivered> {
@@ -353,6 +382,12 @@ impl Replica {
         request: &RequestId,
     ) -> Result<Option<Arc<Decided>>, StoreError> {
         self.state.lock().record_of(key, seq, request)
+    }
+
+    /// The records of an entity from `seq` on.
+    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
+        let (store, tail) = self.state.lock().history_parts(key, seq);
+        whole_history(&*store, tail, key, seq)
     }
 
     /// Sends away activations that nothing has reached for a while.

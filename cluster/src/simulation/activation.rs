@@ -55,6 +55,8 @@ pub(super) struct Leadership {
 /// A live entity.
 struct Activation {
     gate: u64,
+    name: u64,
+    base: u64,
     live: Box<dyn Live>,
     head: Head,
     requests: BTreeMap<u64, u64>,
@@ -116,11 +118,14 @@ impl World {
         it.head = Head {
             seq: it.head.seq + 1,
             version: it.head.version + decision.events.len() as u64,
+            activation: it.name,
         };
         it.requests.insert(hash, it.head.seq);
         let record = Record::Decided(Decided {
             entity: key.clone(),
             seq: it.head.seq,
+            activation: it.name,
+            base: it.base,
             request: request.clone(),
             at_ms: now_ms,
             trace: TraceContext::default(),
@@ -238,6 +243,7 @@ impl World {
     fn activation(&mut self, node: NodeId, group: u32, key: &EntityKey) -> Option<(u64, Activation)> {
         let leaves = self.rng.chance(20);
         let registry = self.registry.clone();
+        let life = self.nodes[&node].life;
         let run = self.node(node).running();
         let replica = run.replicas.get_mut(&group)?;
         let leadership = replica.leadership.as_mut()?;
@@ -262,6 +268,9 @@ impl World {
         run.gates.insert(gate, Gate::default());
         let activation = Activation {
             gate,
+            // Unique without drawing from the seed, so that what a seed does stays the same.
+            name: u64::from(node) << 56 | life << 32 | gate,
+            base: loaded.head.seq,
             live,
             head: loaded.head,
             requests: loaded

@@ -122,8 +122,8 @@ impl ForwardLink {
             }
             self.is_up.store(false, Ordering::Relaxed);
             // Whoever waits is told that the outcome is unknown, and asks again.
-            self.pending.lock().clear();
             while queue.try_recv().is_ok() {}
+            self.pending.lock().clear();
             sleep(RECONNECT_INTERVAL).await;
         }
     }

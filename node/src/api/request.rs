@@ -84,6 +84,13 @@ impl Edge {
         timeout: Option<Duration>,
     ) -> Result<Call, Fault> {
         let id = match request_id {
+            // The engine names effects so; a client's id must never be taken for one of them.
+            Some(given) if given.contains('#') => {
+                return Err(Fault::invalid(
+                    REQUEST_ID_KEY,
+                    "contains '#'; it is kept for the platform's own ids",
+                ));
+            }
             Some(given) => RequestId::new(given).map_err(|error| Fault::invalid(REQUEST_ID_KEY, error))?,
             None => RequestId::new(&Ulid::generate().to_string()).expect("a ULID is 26 letters and digits"),
         };

@@ -271,11 +271,14 @@ impl Engine {
             reason: format!("shard {shard}: {reason}"),
             retry_after: ANSWER_MAX,
         };
-        let leader = self
-            .route(shard)
-            .leader
-            .or_else(|| self.config.home_of(shard).first().copied());
-        let leader = leader.ok_or_else(|| unavailable("has no leader".to_owned()))?;
+        let leader = match self.route(shard).leader {
+            Some(leader) => Some(leader),
+            // A node without a replica of the shard asks the others.
+            None => NodeId::try_from(self.shard_status(shard, &self.all_nodes().await).leader).ok(),
+        };
+        let leader = leader
+            .filter(|leader| *leader != 0)
+            .ok_or_else(|| unavailable("has no leader".to_owned()))?;
         let (sender, receiver) = mpsc::channel(4);
         if leader == self.node() {
             let (engine, kind) = (Arc::clone(self), kind.to_owned());

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::journal::keys::KeptRequest;
 
-/// Requests that one entity remembers, the latest ones; as many as the state store keeps for it.
-pub(crate) const REQUESTS_KEPT_MAX: usize = 100_000;
+/// Requests that one entity remembers, the latest ones; as many as the state store keeps for it. An effect is repeated after
+/// at most some ten seconds while its shard has a leader, so this covers it at tens of thousands of commands a second.
+pub(crate) const REQUESTS_KEPT_MAX: usize = 500_000;
 
 /// The remembered requests of one entity.
 #[derive(Debug, Default)]

@@ -38,6 +38,9 @@ use crate::{
     store::{StoreError, state::StateDb},
 };
 
+/// A shard takes no more commands once its tail is so many times as large as what makes a checkpoint due.
+const TAIL_OVER_LIMIT_MAX: usize = 8;
+
 /// Who leads a shard, as far as this node knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Route {
@@ -62,6 +65,8 @@ pub(crate) struct Replica {
     surroundings: Surroundings,
     engine: OnceLock<Weak<Engine>>,
     state: Mutex<Shard>,
+    /// Bytes of the tail, as of the last applied entry.
+    tail_bytes: AtomicUsize,
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
@@ -112,6 +117,7 @@ impl Replica {
             surroundings,
             engine: OnceLock::new(),
             state: Mutex::new(state),
+            tail_bytes: AtomicUsize::new(0),
             leadership: Mutex::new(None),
             watchers: Mutex::default(),
             route,
@@ -153,7 +159,12 @@ impl Replica {
         data: Bytes,
         members: Option<Members>,
     ) -> Result<Vec<bool>, StoreError> {
-        let applied = self.state.lock().apply(index, term, data, members)?;
+        let applied = {
+            let mut state = self.state.lock();
+            let applied = state.apply(index, term, data, members)?;
+            self.tail_bytes.store(state.tail_bytes(), Ordering::Relaxed);
+            applied
+        };
         if !applied.changed.is_empty() {
             let mut watchers = self.watchers.lock();
             if !watchers.is_empty() {
@@ -242,6 +253,10 @@ impl Replica {
         trace: crate::trace::TraceContext,
         acknowledges: Option<EffectId>,
     ) -> Delivered {
+        // Outcomes are let in all the same: they end what is under way.
+        if acknowledges.is_none() && self.is_behind() {
+            return Err(Undelivered::Overloaded);
+        }
         let (reply, answer) = oneshot::channel();
         let message = CommandMessage {
             command,
@@ -253,6 +268,12 @@ impl Replica {
         self.deliver(key, ActivationMessage::Command(message))?;
         // The sender is dropped only with an activation whose leadership has ended.
         answer.await.unwrap_or(Err(Undelivered::Unknown))
+    }
+
+    /// Whether checkpoints have fallen so far behind that memory would grow without a bound.
+    fn is_behind(&self) -> bool {
+        let max = self.surroundings.limits.tail_bytes_max * TAIL_OVER_LIMIT_MAX;
+        self.tail_bytes.load(Ordering::Relaxed) > max && self.state.lock().tail_bytes() > max
     }
 
     /// The state of an entity, as it is at some time after the call; waits for what it rests on to be committed.

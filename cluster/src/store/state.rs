@@ -5,7 +5,7 @@
 //! checksum, so that a flipped bit is found before it is served.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -30,8 +30,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 pub(crate) struct StateDb {
     db: sled::Db,
     path: PathBuf,
-    /// Files of large values that are known to be on the device.
-    synced_blobs: Mutex<BTreeSet<OsString>>,
+    /// Files of large values that are known to be on the device, with their lengths: one may still be growing.
+    synced_blobs: Mutex<BTreeMap<OsString, u64>>,
 }
 
 impl StateDb {
@@ -95,12 +95,16 @@ impl StateDb {
         sync(&self.path.join("db")).map_err(|error| failed(&error))?;
         let blobs = self.path.join("blobs");
         if blobs.is_dir() {
-            let now: BTreeSet<OsString> = fs::read_dir(&blobs)
+            let now: BTreeMap<OsString, u64> = fs::read_dir(&blobs)
                 .map_err(|error| failed(&error))?
-                .filter_map(|entry| Some(entry.ok()?.file_name()))
+                .filter_map(|entry| {
+                    let entry = entry.ok()?;
+                    Some((entry.file_name(), entry.metadata().ok()?.len()))
+                })
                 .collect();
             let mut synced = self.synced_blobs.lock();
-            let new: Vec<OsString> = now.difference(&synced).cloned().collect();
+            let is_new = |(name, len): &(&OsString, &u64)| synced.get(*name) != Some(*len);
+            let new: Vec<OsString> = now.iter().filter(is_new).map(|(name, _)| name.clone()).collect();
             for name in &new {
                 match sync(&blobs.join(name)) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),

@@ -109,7 +109,8 @@ impl Orders {
             .await
             .map_err(|error| rejection::of_order(error, &order))?;
         let seen = if no_wait {
-            None
+            // A repetition must show what was recorded, not what today's prices would make of it.
+            self.read(call, &order, ReadOptions::default()).await.ok()
         } else {
             wait::until::<Order>(&self.edge, call, call.time_left(), &order, 1, State::is_decided).await?
         };

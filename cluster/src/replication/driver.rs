@@ -283,7 +283,7 @@ impl Driver {
                 generation,
                 message,
             } => self.with(group, |group| group.fetched(generation, *message)),
-            Input::FetchFailed { group } => self.with(group, Group::fetch_failed),
+            Input::FetchFailed { group } => self.with(group, |group| group.fetch_failed(output)),
         }
     }
 

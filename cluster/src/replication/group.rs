@@ -166,15 +166,26 @@ impl Group {
     }
 
     pub(super) fn tick(&mut self) {
-        // The library draws its time-out from a generator of its own; ours is a function of seed, group and term, so that
-        // a simulation can repeat it and two nodes never stay in step.
-        let spread = mix(self.settings.seed ^ u64::from(self.id) << 40 ^ self.raw.raft.term)
-            % self.settings.election_ticks as u64;
-        self.raw
-            .raft
-            .set_randomized_election_timeout(self.settings.election_ticks + spread as usize);
+        // The library draws its time-out from a generator of its own; ours is a function of what the group knows, so that a
+        // simulation can repeat it.
+        let timeout = self.settings.election_ticks + self.election_spread();
+        self.raw.raft.set_randomized_election_timeout(timeout);
         self.raw.tick();
         self.watch_snapshots();
+    }
+
+    /// How much longer than the least this replica waits for a leader. Each voter has a part of the time for itself, in an
+    /// order that changes with the term: two that stand at once would take each other's votes, and all would wait again.
+    fn election_spread(&self) -> usize {
+        let raft = &self.raw.raft;
+        let mut voters = raft.prs().conf().to_conf_state().voters;
+        voters.sort_unstable();
+        let count = voters.len().max(1);
+        let rank = voters.iter().position(|id| *id == raft.id).unwrap_or_default();
+        let turn = mix(u64::from(self.id) << 40 ^ raft.term) as usize % count;
+        let part = self.settings.election_ticks / count;
+        let drawn = mix(self.settings.seed ^ u64::from(self.id) << 40 ^ raft.term) as usize % (part / 2).max(1);
+        (rank + turn) % count * part + drawn
     }
 
     fn watch_snapshots(&mut self) {
@@ -230,6 +241,10 @@ impl Group {
                     message: Box::new(wire),
                 });
             }
+            return;
+        }
+        if message::is_failed_fetch(&wire) {
+            self.raw.report_snapshot(wire.from, SnapshotStatus::Failure);
             return;
         }
         if let Some(message) = message::from_wire(wire) {
@@ -354,8 +369,14 @@ impl Group {
         }
     }
 
-    pub(super) fn fetch_failed(&mut self) {
+    /// The data could not be fetched: the leader is told, or it would wait for a replica that does nothing.
+    pub(super) fn fetch_failed(&mut self, output: &mut Output) {
         self.fetching = false;
+        let raft = &self.raw.raft;
+        if raft.leader_id != 0 && raft.leader_id != raft.id {
+            let message = message::failed_fetch(raft.id, raft.leader_id, raft.term);
+            output.send.push(self.envelope(message));
+        }
     }
 
     /// Takes one step: proposes what waits, and turns what the library has ready into effects.

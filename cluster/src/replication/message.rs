@@ -5,7 +5,7 @@ use proto::cluster::v1 as pb;
 use protobuf::ProtobufEnum;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
-use super::members::Members;
+use super::members::{Members, RaftId};
 use crate::config::NodeId;
 
 /// The wire form of a message. A snapshot travels as its position only; `source` is the node that holds its data.
@@ -68,6 +68,22 @@ pub(super) fn from_wire(wire: pb::RaftMessage) -> Option<Message> {
     Some(message)
 }
 
+/// Tells a leader that a snapshot's data could not be fetched. The library knows the message only as one to itself.
+pub(super) fn failed_fetch(from: RaftId, to: RaftId, term: u64) -> Message {
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgSnapStatus);
+    message.from = from;
+    message.to = to;
+    message.term = term;
+    message.reject = true;
+    message
+}
+
+/// Whether a message is one of [`failed_fetch`].
+pub(super) fn is_failed_fetch(wire: &pb::RaftMessage) -> bool {
+    wire.kind == MessageType::MsgSnapStatus.value() as u32
+}
+
 /// Whether a peer of this program can have sent it to a replica whose log ends at `last`. All else would be taken by the
 /// library as a broken invariant.
 pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
@@ -88,6 +104,7 @@ pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgSnapStatus
         | MessageType::MsgTimeoutNow => wire.entries.is_empty(),
         // Made by the library for itself, or by this node.
         _ => false,

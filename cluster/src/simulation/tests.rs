@@ -70,7 +70,7 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "a vote forgotten at a restart",
-            600,
+            1_200,
             Flaws {
                 forgotten_vote: true,
                 ..none

@@ -12,9 +12,8 @@ use raft::{
 
 use super::{
     Entry, batch,
-    driver::{
-        Applied, Boot, Failure, GroupStatus, GroupWrite, HardState, Output, Role, Settings, SnapshotPosition, Task,
-    },
+    driver::{Applied, Boot, Failure, GroupStatus, GroupWrite, Output, Role, Settings, SnapshotPosition, Task},
+    election,
     group_log::GroupLog,
     members::{MemberChange, Members, RaftId, node_of},
     message,
@@ -78,7 +77,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(node: NodeId, settings: Settings, boot: Boot) -> Self {
         let mut log = GroupLog {
-            hard_state: hard_state_out(&boot.hard_state),
+            hard_state: message::hard_state_out(&boot.hard_state),
             members: boot.members,
             cut: boot.cut,
             entries: VecDeque::new(),
@@ -168,24 +167,12 @@ impl Group {
     pub(super) fn tick(&mut self) {
         // The library draws its time-out from a generator of its own; ours is a function of what the group knows, so that a
         // simulation can repeat it.
-        let timeout = self.settings.election_ticks + self.election_spread();
-        self.raw.raft.set_randomized_election_timeout(timeout);
+        let raft = &mut self.raw.raft;
+        let voters = raft.prs().conf().to_conf_state().voters;
+        let timeout = election::timeout(&self.settings, self.id, raft.term, raft.id, voters);
+        raft.set_randomized_election_timeout(timeout);
         self.raw.tick();
         self.watch_snapshots();
-    }
-
-    /// How much longer than the least this replica waits for a leader. Each voter has a part of the time for itself, in an
-    /// order that changes with the term: two that stand at once would take each other's votes, and all would wait again.
-    fn election_spread(&self) -> usize {
-        let raft = &self.raw.raft;
-        let mut voters = raft.prs().conf().to_conf_state().voters;
-        voters.sort_unstable();
-        let count = voters.len().max(1);
-        let rank = voters.iter().position(|id| *id == raft.id).unwrap_or_default();
-        let turn = mix(u64::from(self.id) << 40 ^ raft.term) as usize % count;
-        let part = self.settings.election_ticks / count;
-        let drawn = mix(self.settings.seed ^ u64::from(self.id) << 40 ^ raft.term) as usize % (part / 2).max(1);
-        (rank + turn) % count * part + drawn
     }
 
     fn watch_snapshots(&mut self) {
@@ -475,7 +462,7 @@ impl Group {
             self.raw.mut_store().append(ready.entries());
         }
         if must_write && std::mem::take(&mut self.hard_state_dirty) {
-            part.hard_state = Some(hard_state_in(&self.raw.store().hard_state));
+            part.hard_state = Some(message::hard_state_in(&self.raw.store().hard_state));
         }
         for state in ready.take_read_states() {
             if let Ok(round) = <[u8; 8]>::try_from(&state.request_ctx[..])
@@ -673,29 +660,4 @@ fn append(batch: &mut Vec<Entry>, new: &[Entry]) {
         batch.truncate(first.index.saturating_sub(begin) as usize);
     }
     batch.extend_from_slice(new);
-}
-
-fn hard_state_out(state: &HardState) -> raft::eraftpb::HardState {
-    raft::eraftpb::HardState {
-        term: state.term,
-        vote: state.vote,
-        commit: state.commit,
-        ..raft::eraftpb::HardState::default()
-    }
-}
-
-fn hard_state_in(state: &raft::eraftpb::HardState) -> HardState {
-    HardState {
-        term: state.term,
-        vote: state.vote,
-        commit: state.commit,
-    }
-}
-
-/// Spreads a number over all bits (the finaliser of SplitMix64).
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

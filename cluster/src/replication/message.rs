@@ -5,7 +5,10 @@ use proto::cluster::v1 as pb;
 use protobuf::ProtobufEnum;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
-use super::members::{Members, RaftId};
+use super::{
+    driver::HardState,
+    members::{Members, RaftId},
+};
 use crate::config::NodeId;
 
 /// The wire form of a message. A snapshot travels as its position only; `source` is the node that holds its data.
@@ -129,4 +132,23 @@ fn entry_from_wire(wire: pb::RaftEntry) -> Option<Entry> {
     entry.data = wire.data;
     entry.context = wire.context;
     Some(entry)
+}
+
+/// What must be durable of a group, as the library holds it.
+pub(super) fn hard_state_out(state: &HardState) -> raft::eraftpb::HardState {
+    raft::eraftpb::HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..raft::eraftpb::HardState::default()
+    }
+}
+
+/// What must be durable of a group, as it is stored.
+pub(super) fn hard_state_in(state: &raft::eraftpb::HardState) -> HardState {
+    HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+    }
 }

@@ -14,6 +14,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod driver;
+mod election;
 mod group;
 mod group_log;
 pub(crate) mod members;

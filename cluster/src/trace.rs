@@ -1,13 +1,11 @@
 //! W3C trace context: which request something belongs to, in the envelope, in the record and in the outbox; and finished
 //! spans, as they are handed to whoever exports them.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
+
+use crate::clock::unix_ns;
 
 /// The trace and the span that caused something. All zero where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -187,12 +185,6 @@ impl SpanRecord {
         self.error = error;
         self
     }
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Takes finished spans. Must neither block nor fail: what it cannot keep it drops.

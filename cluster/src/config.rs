@@ -61,6 +61,8 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// Commands under way to other nodes on behalf of effects.
     pub effects_in_flight_max: usize,
+    /// Timers that may be set in one shard. All of them are in memory on each of its replicas.
+    pub timers_per_shard_max: usize,
     /// The largest command or event, in bytes.
     pub value_bytes_max: usize,
     /// Records of one append.
@@ -88,6 +90,7 @@ impl Default for Limits {
             mailbox_len_max: 4096,
             in_flight_max: 32_768,
             effects_in_flight_max: 4096,
+            timers_per_shard_max: 100_000,
             value_bytes_max: 1 << 20,
             append_records_max: 512,
             append_bytes_max: 256 << 10,

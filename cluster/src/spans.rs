@@ -12,6 +12,21 @@ pub(crate) struct Spans(pub(crate) Option<Arc<dyn SpanSink>>);
 pub(crate) struct Span(Option<(SpanRecord, Arc<dyn SpanSink>)>);
 
 impl Spans {
+    /// Begins the first span of a trace that another one caused, without being its part.
+    pub(crate) fn begin_linked(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        trace: &TraceContext,
+        cause: TraceContext,
+    ) -> Span {
+        let mut span = self.begin(name, trace);
+        if let Some((record, _)) = &mut span.0 {
+            record.parent_span_id = 0;
+            record.links.push(cause);
+        }
+        span
+    }
+
     /// Begins a span below `parent`.
     pub(crate) fn begin(&self, name: impl Into<Cow<'static, str>>, parent: &TraceContext) -> Span {
         match &self.0 {

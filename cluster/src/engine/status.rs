@@ -245,6 +245,9 @@ impl Engine {
                     EffectRequest::Call { service, request } => {
                         (service.clone(), String::from_utf8_lossy(request).into_owned())
                     }
+                    EffectRequest::SetTimer { name, .. } | EffectRequest::CancelTimer { name } => {
+                        (name.to_string(), String::new())
+                    }
                 };
                 pb::EffectView {
                     id: id.to_string(),

@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -19,10 +19,19 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use super::{Context, EntityKey, RequestId, kind::Live, requests::KeptRequests};
+use super::{
+    Context, EntityKey, Outcome, RequestId,
+    decision::EffectRequest,
+    kind::{Live, RawEffect},
+    requests::KeptRequests,
+    timer,
+};
 use crate::{
     clock::Clock,
-    journal::{Decided, EffectId, LoadedEntity, Record, Reply, StoredEffect, keys::Head, keys::request_hash},
+    journal::{
+        Decided, EffectId, Firing, LoadedEntity, Record, Reply, StoredEffect, TimerRow, keys::Head, keys::request_hash,
+        timers,
+    },
     replication::Failure,
     shard::{
         mailbox::{Event, OnFate},
@@ -58,6 +67,14 @@ pub(crate) struct CommandMessage {
     pub(crate) reply: oneshot::Sender<Delivered>,
 }
 
+/// A timer on its way to the activation of its entity.
+pub(crate) struct FireMessage {
+    pub(crate) firing: Firing,
+    pub(crate) trace: TraceContext,
+    /// Answered with nothing if that firing is no longer to come.
+    pub(crate) reply: oneshot::Sender<Delivered>,
+}
+
 /// A state that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadState {
@@ -68,6 +85,7 @@ pub(crate) struct ReadState {
 /// What an activation is sent.
 pub(crate) enum ActivationMessage {
     Command(CommandMessage),
+    Fire(FireMessage),
     Read(oneshot::Sender<Result<ReadState, Undelivered>>),
 }
 
@@ -183,6 +201,8 @@ pub(crate) struct Alive {
     activation: u64,
     base: u64,
     requests: KeptRequests,
+    /// Its timers, as of the last decision.
+    timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
 }
 
 impl Actor for Activation {
@@ -204,13 +224,19 @@ impl Actor for Activation {
             Ok((live, loaded))
         });
         Ok(match revived {
-            Ok((live, LoadedEntity { head, requests, .. })) => ActivationState::Alive(Box::new(Alive {
+            Ok((
+                live,
+                LoadedEntity {
+                    head, requests, timers, ..
+                },
+            )) => ActivationState::Alive(Box::new(Alive {
                 arguments,
                 live,
                 head,
                 activation: rand::random(),
                 base: head.seq,
                 requests: requests.into_iter().collect(),
+                timers,
             })),
             Err(reason) => ActivationState::Stillborn {
                 waiting: arguments.waiting,
@@ -246,6 +272,7 @@ fn refuse(message: ActivationMessage, reason: Undelivered) {
     // Whoever asked may have gone.
     match message {
         ActivationMessage::Command(command) => drop(command.reply.send(Err(reason))),
+        ActivationMessage::Fire(fire) => drop(fire.reply.send(Err(reason))),
         ActivationMessage::Read(reader) => drop(reader.send(Err(reason))),
     }
 }
@@ -260,6 +287,7 @@ impl Alive {
         match message {
             ActivationMessage::Read(reader) => self.read(reader),
             ActivationMessage::Command(command) => self.command(command),
+            ActivationMessage::Fire(fire) => self.fire(fire),
         }
     }
 
@@ -288,6 +316,60 @@ impl Alive {
             return Ok(());
         };
         let now_ms = self.arguments.clock.now_ms();
+        self.decide(hash, message, now_ms, None)
+    }
+
+    /// Lets a timer fire. One that was cancelled, replaced or fired by what was decided before this is passed over: should
+    /// that decision fail, the timer is tried again.
+    fn fire(&mut self, message: FireMessage) -> Result<(), String> {
+        let FireMessage { firing, trace, reply } = message;
+        let Some(row) = self.timers.get(&firing.name).filter(|row| row.awaits(&firing)) else {
+            drop(reply.send(Ok(Ok(Bytes::new()))));
+            return Ok(());
+        };
+        let row = Arc::clone(row);
+        let now_ms = self.arguments.clock.now_ms();
+        let outcome = Outcome::Fired {
+            due_ms: row.due_ms,
+            missed: row.missed(now_ms),
+        };
+        let kind = self.arguments.replica.registry().get(&self.arguments.key.kind);
+        let kind = kind.expect("the entity was brought back by its kind");
+        let resumed = catch_unwind(AssertUnwindSafe(|| kind.resume(&row.token, outcome)));
+        let command = match resumed {
+            Ok(Ok(command)) => command,
+            Ok(Err(error)) => {
+                let reason = format!("the token of its timer {:?} cannot be read: {error}", firing.name);
+                tracing::error!(entity = %self.arguments.key, reason, "a timer cannot fire");
+                drop(reply.send(Err(Undelivered::Failed(reason))));
+                return Ok(());
+            }
+            Err(panic) => {
+                let reason = format!("it panicked over its timer {:?}: {}", firing.name, panic_text(&*panic));
+                tracing::error!(entity = %self.arguments.key, reason, "a timer cannot fire");
+                drop(reply.send(Err(Undelivered::Failed(reason))));
+                return Ok(());
+            }
+        };
+        let message = CommandMessage {
+            command,
+            request: firing.request(),
+            trace,
+            acknowledges: None,
+            reply,
+        };
+        let hash = request_hash(&message.request);
+        self.decide(hash, message, now_ms, Some((firing, row)))
+    }
+
+    /// Decides a command and proposes the record of it.
+    fn decide(
+        &mut self,
+        hash: u64,
+        message: CommandMessage,
+        now_ms: u64,
+        fires: Option<(Firing, Arc<TimerRow>)>,
+    ) -> Result<(), String> {
         let context = Context {
             key: self.arguments.key.clone(),
             version: self.head.version,
@@ -318,13 +400,21 @@ impl Alive {
                 return Err(format!("panicked: {reason}"));
             }
         };
+        if let Err(refused) = self.admit_timers(&decision.effects) {
+            let reason = format!("{refused:?}");
+            drop(message.reply.send(Err(refused)));
+            // The state has taken in the events of a decision that does not count.
+            self.arguments.gate.inner.lock().broken = true;
+            return Err(reason);
+        }
         self.head = Head {
             seq: self.head.seq + 1,
             version: self.head.version + decision.events.len() as u64,
             activation: self.activation,
         };
         self.requests.insert(hash, self.head.seq);
-        let record = Record::Decided(Decided {
+        let (fires, fired) = fires.unzip();
+        let decided = Decided {
             entity: self.arguments.key.clone(),
             seq: self.head.seq,
             activation: self.activation,
@@ -344,7 +434,15 @@ impl Alive {
                 })
                 .collect(),
             acknowledges: message.acknowledges.into_iter().collect(),
-        });
+            fires,
+        };
+        for (name, row) in timers::changes(&decided, fired.as_deref()) {
+            match row {
+                Some(row) => drop(self.timers.insert(name, row)),
+                None => drop(self.timers.remove(&name)),
+            }
+        }
+        let record = Record::Decided(decided);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq: self.head.seq,
             request: message.request,
@@ -360,6 +458,20 @@ impl Alive {
             record: record.encode(),
             on_fate,
         });
+        Ok(())
+    }
+
+    /// Whether the timers that a decision sets are within the limits of the entity and of its shard.
+    fn admit_timers(&self, effects: &[RawEffect]) -> Result<(), Undelivered> {
+        let requests = effects.iter().map(|effect| &effect.request);
+        timer::check(requests, self.timers.keys()).map_err(|error| Undelivered::Failed(error.to_string()))?;
+        let is_new = |effect: &RawEffect| match &effect.request {
+            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
+            _ => false,
+        };
+        if effects.iter().any(is_new) && self.arguments.replica.has_all_timers() {
+            return Err(Undelivered::Overloaded);
+        }
         Ok(())
     }
 

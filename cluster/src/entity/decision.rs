@@ -1,5 +1,7 @@
 //! What `decide` is given beside state and command, and what it answers with.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +72,8 @@ pub struct Effect<E: Entity> {
     pub token: Option<E::Token>,
 }
 
-/// Who is to do what, in the encoding that is stored.
+/// Who is to do what, in the encoding that is stored. Commands and calls go through the outbox; timers are kept with the
+/// entity from the moment the record is applied, and go with the record that cancels or fires them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EffectRequest {
     /// A command to another entity, in that entity's own encoding.
@@ -87,6 +90,20 @@ pub enum EffectRequest {
         /// The service's request.
         request: Bytes,
     },
+    /// A timer of the entity itself; it replaces one of the same name.
+    SetTimer {
+        /// Its name within the entity.
+        name: Arc<str>,
+        /// When it fires (first), in milliseconds since 1970.
+        due_ms: u64,
+        /// How long after that again, in milliseconds; `None` for once.
+        every_ms: Option<u64>,
+    },
+    /// A timer of the entity itself is not wanted any more. Without one of that name there is nothing to do.
+    CancelTimer {
+        /// Its name within the entity.
+        name: Arc<str>,
+    },
 }
 
 impl<E: Entity> Effect<E> {
@@ -102,6 +119,41 @@ impl<E: Entity> Effect<E> {
     pub fn tell<T: Entity>(id: &str, command: &T::Command) -> Self {
         Self {
             request: command_to::<T>(id, command),
+            token: None,
+        }
+    }
+
+    /// Sets a timer of this entity: once, at `due_ms` (milliseconds since 1970, from [`Context::now_ms`]), the token comes
+    /// back through [`Entity::resume`] with [`Outcome::Fired`](super::Outcome::Fired). It replaces a timer of the same name.
+    /// [`timer`](super::timer) says what a timer may be.
+    pub fn set_timer(name: &str, due_ms: u64, token: E::Token) -> Self {
+        Self {
+            request: EffectRequest::SetTimer {
+                name: name.into(),
+                due_ms,
+                every_ms: None,
+            },
+            token: Some(token),
+        }
+    }
+
+    /// Sets a timer that fires at `first_due_ms` and then every `every_ms`, until it is cancelled or replaced. Occurrences
+    /// that were missed are made up for by one firing, which says how many they were.
+    pub fn repeat_timer(name: &str, first_due_ms: u64, every_ms: u64, token: E::Token) -> Self {
+        Self {
+            request: EffectRequest::SetTimer {
+                name: name.into(),
+                due_ms: first_due_ms,
+                every_ms: Some(every_ms),
+            },
+            token: Some(token),
+        }
+    }
+
+    /// Cancels the timer of that name, if there is one: from this decision on it does not fire.
+    pub fn cancel_timer(name: &str) -> Self {
+        Self {
+            request: EffectRequest::CancelTimer { name: name.into() },
             token: None,
         }
     }

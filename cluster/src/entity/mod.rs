@@ -5,7 +5,7 @@
 //! events replicated and synced before anyone sees a reply, the same request taken once, effects carried out.
 //!
 //! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
-//! [`outcome`] (how an effect comes back), [`kind`] (how the engine handles all kinds alike), [`script`] (how an author
+//! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike), [`script`] (how an author
 //! tests an entity without a cluster). The live form of an entity stands in [`activation`].
 
 pub(crate) mod activation;
@@ -15,6 +15,7 @@ pub mod kind;
 pub mod outcome;
 pub(crate) mod requests;
 pub mod script;
+pub mod timer;
 
 use std::fmt::Debug;
 

@@ -16,6 +16,13 @@ pub enum Outcome {
     /// It was given up, for the reason that is said; by the policy of the service, or because the other side cannot
     /// take such a command at all.
     Failed(String),
+    /// A timer of the entity has fired.
+    Fired {
+        /// When it was due, in milliseconds since 1970; it fires at that time or later.
+        due_ms: u64,
+        /// For one that repeats: how many more times it should have fired meanwhile.
+        missed: u64,
+    },
 }
 
 /// The outcome of a command to an entity of a known kind.
@@ -42,6 +49,7 @@ impl Outcome {
                 Err(error) => Answer::Failed(format!("unreadable rejection of {}: {error}", T::KIND)),
             },
             Self::Failed(reason) => Answer::Failed(reason.clone()),
+            Self::Fired { .. } => Answer::Failed("not an answer: a timer has fired".to_owned()),
         }
     }
 
@@ -53,6 +61,7 @@ impl Outcome {
             }
             Self::Rejected(_) => Err("rejected".to_owned()),
             Self::Failed(reason) => Err(reason.clone()),
+            Self::Fired { .. } => Err("not an answer: a timer has fired".to_owned()),
         }
     }
 

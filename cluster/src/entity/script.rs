@@ -37,12 +37,20 @@
 
 mod golden;
 
-use std::fmt::{self, Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Context, Decision, Effect, Entity, EntityKey, Outcome, decision::EffectRequest};
-use crate::codec;
+use super::{Context, Decision, Effect, Entity, EntityKey, Outcome, decision::EffectRequest, timer};
+use crate::{
+    codec,
+    journal::{TimerRow, timers},
+    trace::TraceContext,
+};
 
 pub use golden::golden;
 
@@ -53,6 +61,7 @@ const FIRST_MS: u64 = 1_000;
 pub struct Script<E: Entity> {
     context: Context,
     state: E::State,
+    timers: BTreeMap<Arc<str>, TimerRow>,
     last: Result<Decided<E>, E::Rejection>,
 }
 
@@ -60,6 +69,8 @@ struct Decided<E: Entity> {
     events: Vec<E::Event>,
     reply: Option<E::Reply>,
     effects: Vec<Sent<E>>,
+    /// What it did to its timers.
+    timers: Vec<Sent<E>>,
 }
 
 /// An effect that the entity wanted, in readable form.
@@ -80,6 +91,13 @@ impl<E: Entity> Debug for Sent<E> {
 }
 
 impl<E: Entity> Sent<E> {
+    fn is_timer(&self) -> bool {
+        matches!(
+            self.request,
+            EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. }
+        )
+    }
+
     /// The id and the command, when it is a command to an entity of kind `T`.
     pub fn command<T: Entity>(&self) -> Option<(String, T::Command)> {
         command_of::<T>(&self.request)
@@ -89,7 +107,7 @@ impl<E: Entity> Sent<E> {
     pub fn call<R: DeserializeOwned>(&self) -> Option<(String, R)> {
         match &self.request {
             EffectRequest::Call { service, request } => Some((service.clone(), serde_json::from_slice(request).ok()?)),
-            EffectRequest::Command { .. } => None,
+            _ => None,
         }
     }
 }
@@ -114,10 +132,12 @@ impl<E: Entity> Script<E> {
                 now_ms: FIRST_MS,
             },
             state: E::State::default(),
+            timers: BTreeMap::new(),
             last: Ok(Decided {
                 events: Vec::new(),
                 reply: None,
                 effects: Vec::new(),
+                timers: Vec::new(),
             }),
         }
     }
@@ -161,16 +181,82 @@ impl<E: Entity> Script<E> {
                 self.take(&stored(event));
             }
             self.state = stored(&self.state);
+            let requests = effects.iter().map(|effect| &effect.request);
+            if let Err(error) = timer::check(requests, self.timers.keys()) {
+                panic!("the engine would not take this decision of {}: {error}", E::KIND);
+            }
+            let sent = effects
+                .into_iter()
+                .map(|Effect { request, token }| Sent { request, token });
+            let (timers, effects): (Vec<_>, Vec<_>) = sent.partition(Sent::is_timer);
+            for timer in &timers {
+                self.change_timer(timer);
+            }
             Decided {
                 events,
                 reply: Some(reply),
-                effects: effects
-                    .into_iter()
-                    .map(|Effect { request, token }| Sent { request, token })
-                    .collect(),
+                effects,
+                timers,
             }
         });
         outcome
+    }
+
+    fn change_timer(&mut self, Sent { request, token }: &Sent<E>) {
+        let token = token.as_ref().map(codec::encode);
+        match timers::change_of(request, token.as_ref(), 0, TraceContext::default()) {
+            Some((name, Some(row))) => drop(self.timers.insert(name, row)),
+            Some((name, None)) => drop(self.timers.remove(&name)),
+            None => {}
+        }
+    }
+
+    /// Lets time pass. Timers that become due fire one after the other, as the engine lets them.
+    ///
+    /// # Panics
+    /// When timers fire without an end.
+    #[must_use]
+    pub fn wait(mut self, ms: u64) -> Self {
+        let until_ms = self.context.now_ms + ms;
+        while let Some((name, _)) = self.due(until_ms) {
+            let _ = self.fire(&name);
+        }
+        self.set_clock(until_ms);
+        self
+    }
+
+    /// Sets the clock forward; timers that are due wait for [`Script::fire`].
+    pub fn set_clock(&mut self, now_ms: u64) {
+        self.context.now_ms = self.context.now_ms.max(now_ms);
+    }
+
+    /// The timers that are set, each with the time at which it is due, in milliseconds.
+    pub fn timers(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.timers.iter().map(|(name, row)| (&**name, row.due_ms))
+    }
+
+    /// The timer that is due first, if it is due by then.
+    fn due(&self, until_ms: u64) -> Option<(Arc<str>, u64)> {
+        let first = self.timers.iter().min_by_key(|(_, row)| row.due_ms)?;
+        (first.1.due_ms <= until_ms).then(|| (Arc::clone(first.0), first.1.due_ms))
+    }
+
+    /// Lets a timer fire now, or, if it is not due yet, when it is due; the outcome as the engine sees it. `None` if there
+    /// is no timer of that name.
+    pub fn fire(&mut self, name: &str) -> Option<Outcome> {
+        let (name, row) = self.timers.remove_entry(name)?;
+        // Deciding moves the clock by one.
+        self.set_clock(row.due_ms.saturating_sub(1));
+        let at_ms = self.context.now_ms + 1;
+        let outcome = Outcome::Fired {
+            due_ms: row.due_ms,
+            missed: row.missed(at_ms),
+        };
+        if let Some(next) = row.after_firing(at_ms) {
+            self.timers.insert(name, next);
+        }
+        let token = codec::decode(&row.token).expect("the token of a timer can be read back");
+        Some(self.run(E::resume(token, outcome)))
     }
 
     fn take(&mut self, event: &E::Event) {
@@ -222,6 +308,14 @@ impl<E: Entity> Script<E> {
     pub fn effects(&self) -> &[Sent<E>] {
         match &self.last {
             Ok(decided) => &decided.effects,
+            Err(_) => &[],
+        }
+    }
+
+    /// What the last command did to the entity's timers; nothing when it was refused.
+    pub fn timer_changes(&self) -> &[Sent<E>] {
+        match &self.last {
+            Ok(decided) => &decided.timers,
             Err(_) => &[],
         }
     }

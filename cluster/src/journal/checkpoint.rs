@@ -43,6 +43,12 @@ pub(crate) fn batch(
             None => batch.remove(keys::outbox(id)),
         }
     }
+    for (key, timer) in &tail.timers {
+        match &timer.row {
+            Some(row) => batch.put(keys::timer(key), keys::encode(&(key, &**row))),
+            None => batch.remove(keys::timer(key)),
+        }
+    }
     batch.put(keys::META.to_vec(), keys::encode(meta));
     Ok(batch)
 }

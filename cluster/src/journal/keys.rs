@@ -7,13 +7,14 @@
 //! | history | `h` kind 0 id 0 seq (8 bytes, big endian) | up to [`HISTORY_ROW_LEN_MAX`] [`Decided`](super::Decided) records from seq on |
 //! | requests | `q` kind 0 id 0 block (8 bytes, big endian) | [`REQUEST_BLOCK_LEN`] [`KeptRequest`]s |
 //! | outbox | `o` effect id | [`OutboxRow`](super::OutboxRow) |
+//! | timer | `t` kind 0 id 0 name | [`TimerKey`] and [`TimerRow`](super::TimerRow) |
 //!
 //! Ids contain no control characters, so a zero byte always ends one. Values are MessagePack; the store adds a checksum.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::EffectId;
+use super::{EffectId, TimerKey};
 use crate::{
     entity::{EntityKey, RequestId},
     replication::Members,
@@ -28,6 +29,7 @@ pub(crate) const REQUEST_BLOCK_LEN: usize = 512;
 pub(crate) const META: &[u8] = b"m";
 pub(crate) const ENTITIES: &[u8] = b"e";
 pub(crate) const OUTBOX: &[u8] = b"o";
+pub(crate) const TIMERS: &[u8] = b"t";
 
 /// What is true of the whole shard at a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +133,13 @@ pub(crate) fn outbox(id: &EffectId) -> Vec<u8> {
     key
 }
 
+pub(crate) fn timer(timer: &TimerKey) -> Vec<u8> {
+    let mut key = row(b't', &timer.entity);
+    key.push(0);
+    key.extend_from_slice(timer.name.as_bytes());
+    key
+}
+
 fn row(tag: u8, key: &EntityKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.kind.len() + key.id.len() + 11);
     out.push(tag);
@@ -173,6 +182,11 @@ mod tests {
             place: 1,
         };
         assert_eq!(outbox(&effect), b"oorder/a/b#3.1");
+        let timer_key = TimerKey {
+            entity: key.clone(),
+            name: "expiry".into(),
+        };
+        assert_eq!(timer(&timer_key), b"torder\0a/b\0expiry");
         assert_eq!(entity_of(&entity(&key)), Some(key));
     }
 

@@ -1,7 +1,7 @@
 //! A shard's durable order and the state that follows from it.
 //!
 //! Reading order: [`record`] (what one append makes durable), [`shard`] (the state of a shard: applies records, answers
-//! reads), [`tail`] (what was applied since the last checkpoint), [`checkpoint`] (how the tail reaches the state store),
+//! reads), [`timers`] (what records do to timers), [`tail`] (what was applied since the last checkpoint), [`checkpoint`] (how the tail reaches the state store),
 //! [`keys`] (every stored key and value with its layout).
 //!
 //! All of it is pure but for the [`StateStore`](crate::store::StateStore) it is given: the same code runs in a node and in
@@ -14,6 +14,8 @@ pub(crate) mod shard;
 pub(crate) mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod timers;
 
 pub(crate) use record::{Decided, EffectId, OutboxRow, Record, Reply, StoredEffect};
 pub(crate) use shard::{LoadedEntity, Shard};
+pub(crate) use timers::{Firing, TimerKey, TimerRow};

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Firing;
 use crate::{
     entity::{EntityKey, RequestId, decision::EffectRequest},
     trace::TraceContext,
@@ -51,6 +52,9 @@ pub(crate) struct Decided {
     pub(crate) effects: Vec<StoredEffect>,
     /// Effects of this entity whose outcome this command was.
     pub(crate) acknowledges: Vec<EffectId>,
+    /// The firing of a timer of this entity that this command was.
+    #[serde(default)]
+    pub(crate) fires: Option<Firing>,
 }
 
 /// A recorded intention.
@@ -138,6 +142,11 @@ mod tests {
                 seq: 1,
                 place: 0,
             }],
+            fires: Some(Firing {
+                name: "expiry".into(),
+                seq: 1,
+                due_ms: 900,
+            }),
             entity,
         })
     }
@@ -155,11 +164,27 @@ mod tests {
         let hex: Vec<String> = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex.concat(),
-            "0181a7446563696465649c92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
+            "0181a7446563696465649d92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
              81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
              92a573746f636ba161c40164c401749193\
-             92a56f72646572a1370100"
+             92a56f72646572a137010093a665787069727901cd0384"
         );
+    }
+
+    /// A record of before there were timers.
+    #[test]
+    fn a_record_without_a_firing_reads_as_one() {
+        let hex = "0181a7446563696465649c92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
+                   81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
+                   92a573746f636ba161c40164c401749193\
+                   92a56f72646572a1370100";
+        let bytes: Vec<u8> = (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).expect("hexadecimal"))
+            .collect();
+        let Record::Decided(decided) = Record::decode(&bytes).expect("a record") else {
+            panic!("it is a decided one")
+        };
+        assert_eq!((decided.seq, decided.fires), (2, None));
     }
 
     #[test]

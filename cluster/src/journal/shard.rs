@@ -8,12 +8,13 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Decided, EffectId, OutboxRow, Record,
+    Decided, EffectId, Firing, OutboxRow, Record, TimerKey, TimerRow,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, KeptRequest, Meta},
     tail::{Tail, TailEntity},
+    timers::{self, Timers},
 };
 use crate::{
-    entity::{EntityKey, RequestId},
+    entity::{EntityKey, RequestId, decision::EffectRequest},
     replication::{Members, batch},
     store::{StateStore, StoreError},
 };
@@ -30,6 +31,8 @@ pub(crate) struct AppliedEntry {
     pub(crate) changed: Vec<EntityKey>,
     /// Effects that are now to be carried out.
     pub(crate) effects: Vec<EffectId>,
+    /// Timers that changed, with their next firing; none for those that are gone.
+    pub(crate) timers: Vec<(TimerKey, Option<Firing>)>,
 }
 
 /// What is needed to bring an entity to life.
@@ -41,6 +44,8 @@ pub(crate) struct LoadedEntity {
     pub(crate) events: Vec<Bytes>,
     /// Every request whose reply is kept.
     pub(crate) requests: Vec<KeptRequest>,
+    /// Its timers.
+    pub(crate) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
 }
 
 /// The state of one shard on one replica.
@@ -51,6 +56,7 @@ pub(crate) struct Shard {
     /// The tail that a checkpoint is writing just now.
     frozen: Option<Arc<Tail>>,
     outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
+    timers: Timers,
     recent: VecDeque<(u64, u64)>,
     checkpoint: u64,
 }
@@ -68,6 +74,12 @@ impl Shard {
             outbox.insert(id, Arc::new(row));
             Ok(true)
         })?;
+        let mut timers = Timers::default();
+        store.scan(keys::TIMERS, keys::TIMERS, &mut |key, value| {
+            let (timer, row): (TimerKey, TimerRow) = keys::decode(key, &value)?;
+            timers.change(&timer, Some(Arc::new(row)));
+            Ok(true)
+        })?;
         Ok(Self {
             store,
             checkpoint: meta.applied.0,
@@ -75,6 +87,7 @@ impl Shard {
             tail: Tail::default(),
             frozen: None,
             outbox,
+            timers,
             recent: VecDeque::new(),
         })
     }
@@ -125,10 +138,16 @@ impl Shard {
             Record::Decided(decided) => {
                 let head = self.head(&decided.entity)?;
                 let follows = decided.activation == head.activation || decided.base == head.seq;
-                if decided.seq != head.seq + 1 || !follows {
+                // The activation knows its own timers; should it be wrong, a firing that is not to come is no firing.
+                let fired = match &decided.fires {
+                    Some(firing) => self.awaited(&decided.entity, firing).map(Some),
+                    None => Some(None),
+                };
+                let Some(fired) = fired.filter(|_| decided.seq == head.seq + 1 && follows) else {
                     self.digest(decided.seq);
                     return Ok(false);
-                }
+                };
+                self.change_timers(&decided, fired.as_deref(), applied);
                 self.take(decided, head, len, applied);
                 Ok(true)
             }
@@ -140,6 +159,9 @@ impl Shard {
             self.acknowledge(id);
         }
         for (place, effect) in decided.effects.iter().enumerate() {
+            if let EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } = effect.request {
+                continue;
+            }
             let id = EffectId {
                 entity: decided.entity.clone(),
                 seq: decided.seq,
@@ -173,6 +195,30 @@ impl Shard {
         };
         entity.records.push(Arc::new(decided));
         self.tail.bytes += len;
+    }
+
+    /// The timer whose firing is to come, if it is that one.
+    fn awaited(&self, entity: &EntityKey, firing: &Firing) -> Option<Arc<TimerRow>> {
+        let key = TimerKey {
+            entity: entity.clone(),
+            name: Arc::clone(&firing.name),
+        };
+        self.timers.get(&key).filter(|row| row.awaits(firing)).cloned()
+    }
+
+    fn change_timers(&mut self, decided: &Decided, fired: Option<&TimerRow>, applied: &mut AppliedEntry) {
+        for (name, row) in timers::changes(decided, fired) {
+            let entity = decided.entity.clone();
+            let key = TimerKey { entity, name };
+            let firing = row.as_ref().map(|row| row.firing(&key.name));
+            let digest = firing.as_ref().map_or(0, |firing| firing.due_ms ^ firing.seq << 32);
+            let before = self.timers.change(&key, row.clone());
+            if before.is_some() || row.is_some() {
+                self.digest(digest ^ keys::fnv(key.name.as_bytes()));
+                self.tail.timer_changed(key.clone(), row, before.is_some());
+                applied.timers.push((key, firing));
+            }
+        }
     }
 
     fn acknowledge(&mut self, id: &EffectId) {
@@ -225,6 +271,9 @@ impl Shard {
             snapshot: row.snapshot.clone(),
             events: Vec::new(),
             requests: Vec::new(),
+            timers: (self.timers.of(key))
+                .map(|(name, row)| (Arc::clone(name), Arc::clone(row)))
+                .collect(),
         };
         if row.snapshot_version < row.head.version {
             for record in stored_history(&*self.store, key, row.snapshot_seq)? {
@@ -342,6 +391,10 @@ impl Shard {
             place: 0,
         };
         self.outbox.range(first..).take_while(move |(id, _)| id.entity == *key)
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     pub(crate) fn meta(&self) -> &Meta {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, keys::Head};
+use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, keys::Head};
 use crate::entity::EntityKey;
 
 /// An entity's part of the tail.
@@ -18,12 +18,23 @@ pub(crate) struct TailEntity {
     pub(crate) is_new: bool,
 }
 
+/// A timer that a tail has touched.
+#[derive(Debug, Clone)]
+pub(crate) struct TailTimer {
+    /// As it is at the tail's end; `None` if it is gone.
+    pub(crate) row: Option<Arc<TimerRow>>,
+    /// There was none of its name before this tail.
+    is_new: bool,
+}
+
 /// What was applied since the last checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     pub(crate) entities: HashMap<EntityKey, TailEntity>,
     /// Effects that came (a row) or went (none).
     pub(crate) outbox: BTreeMap<EffectId, Option<Arc<OutboxRow>>>,
+    /// Timers that were set, moved on, or went.
+    pub(crate) timers: BTreeMap<TimerKey, TailTimer>,
     /// Bytes of the records.
     pub(crate) bytes: usize,
     /// Entries applied, whether or not they left anything here.
@@ -39,6 +50,17 @@ impl Tail {
         // One that came in this tail never reaches the store.
         if !matches!(self.outbox.remove(id), Some(Some(_))) {
             self.outbox.insert(id.clone(), None);
+        }
+    }
+
+    /// A timer is another than before, or gone. `was_there` says whether there was one of its name just before.
+    pub(crate) fn timer_changed(&mut self, key: TimerKey, row: Option<Arc<TimerRow>>, was_there: bool) {
+        let is_new = self.timers.get(&key).map_or(!was_there, |timer| timer.is_new);
+        if row.is_none() && is_new {
+            // One that came and went in this tail never reaches the store.
+            self.timers.remove(&key);
+        } else {
+            self.timers.insert(key, TailTimer { row, is_new });
         }
     }
 }

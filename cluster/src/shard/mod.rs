@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
 //! says), [`flusher`] (the thread that writes and syncs), [`replica`] (one shard on this node: state, leadership, watchers),
-//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`checkpointer`] (the thread that
+//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers), [`checkpointer`] (the thread that
 //! moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
 
 pub(crate) mod checkpointer;
@@ -11,8 +11,10 @@ pub(crate) mod mailbox;
 pub(crate) mod outbox;
 pub(crate) mod replica;
 pub(crate) mod runtime;
+pub(crate) mod schedule;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
+pub(crate) mod timers;
 
 use crate::entity::EntityKey;
 

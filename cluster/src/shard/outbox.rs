@@ -193,6 +193,9 @@ async fn once(
                 Err(error) => Err((None, error.to_string())),
             }
         }
+        EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => {
+            Ok(Outcome::Failed("a timer is not carried out".to_owned()))
+        }
         EffectRequest::Call { service, request } => {
             let Some(called) = engine.services().get(service) else {
                 return Err((Some(BACKOFF_MAX), format!("this node has no service {service:?}")));

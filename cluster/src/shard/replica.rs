@@ -19,6 +19,7 @@ use super::{
     mailbox::{Event, Mailbox},
     outbox,
     supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
+    timers,
 };
 use crate::{
     clock::Clock,
@@ -27,12 +28,12 @@ use crate::{
     entity::{
         EntityKey, Registry, RequestId,
         activation::{
-            Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered, Gate,
-            ReadState, Undelivered,
+            Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered,
+            FireMessage, Gate, ReadState, Undelivered,
         },
         kind::Live,
     },
-    journal::{Decided, EffectId, LoadedEntity, Shard, shard::whole_history},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Shard, shard::whole_history},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
@@ -67,6 +68,8 @@ pub(crate) struct Replica {
     state: Mutex<Shard>,
     /// Bytes of the tail, as of the last applied entry.
     tail_bytes: AtomicUsize,
+    /// The number of timers, as of the last applied entry that changed it.
+    timers: AtomicUsize,
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
@@ -108,13 +111,17 @@ struct Leadership {
     by_actor: HashMap<ActorId, EntityKey>,
     effects: mpsc::UnboundedSender<EffectId>,
     outbox: tokio::task::JoinHandle<()>,
+    timers: mpsc::UnboundedSender<timers::Changes>,
+    timer_task: tokio::task::JoinHandle<()>,
 }
 
 impl Replica {
     pub(crate) fn new(shard: u32, state: Shard, surroundings: Surroundings, route: watch::Sender<Route>) -> Self {
+        let timers = AtomicUsize::new(state.timers().len());
         Self {
             shard,
             surroundings,
+            timers,
             engine: OnceLock::new(),
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
@@ -163,6 +170,9 @@ impl Replica {
             let mut state = self.state.lock();
             let applied = state.apply(index, term, data, members)?;
             self.tail_bytes.store(state.tail_bytes(), Ordering::Relaxed);
+            if !applied.timers.is_empty() {
+                self.timers.store(state.timers().len(), Ordering::Relaxed);
+            }
             applied
         };
         if !applied.changed.is_empty() {
@@ -179,6 +189,10 @@ impl Replica {
                 // The receiver ends only with the leadership; its successor finds the effect in the outbox.
                 let _ = leadership.effects.send(effect);
             }
+            if !applied.timers.is_empty() {
+                // Likewise: its successor finds the timers in the state.
+                let _ = leadership.timers.send(applied.timers);
+            }
         }
         Ok(applied.taken)
     }
@@ -186,7 +200,9 @@ impl Replica {
     /// Goes on from a fetched snapshot.
     pub(crate) fn install(&self, generation: u64) -> Result<(), StoreError> {
         let store = self.surroundings.db.shard(self.shard, generation)?;
-        *self.state.lock() = Shard::open(store)?;
+        let shard = Shard::open(store)?;
+        self.timers.store(shard.timers().len(), Ordering::Relaxed);
+        *self.state.lock() = shard;
         Ok(())
     }
 
@@ -232,6 +248,8 @@ impl Replica {
         }
         let engine = self.engine.get().expect("set before the driver runs").clone();
         let outbox = tokio::spawn(outbox::run(engine, Arc::clone(self), term, effects.clone(), queue));
+        let (timers, changes) = mpsc::unbounded_channel();
+        let timer_task = tokio::spawn(timers::run(Arc::clone(self), changes));
         Leadership {
             term,
             supervisor,
@@ -239,6 +257,8 @@ impl Replica {
             by_actor: HashMap::new(),
             effects,
             outbox,
+            timers,
+            timer_task,
         }
     }
 
@@ -267,6 +287,22 @@ impl Replica {
         };
         self.deliver(key, ActivationMessage::Command(message))?;
         // The sender is dropped only with an activation whose leadership has ended.
+        answer.await.unwrap_or(Err(Undelivered::Unknown))
+    }
+
+    /// Lets an entity's timer fire, if it is still to fire; resolves when that is durable.
+    pub(crate) async fn fire(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        firing: Firing,
+        trace: crate::trace::TraceContext,
+    ) -> Delivered {
+        if self.is_behind() {
+            return Err(Undelivered::Overloaded);
+        }
+        let (reply, answer) = oneshot::channel();
+        let message = FireMessage { firing, trace, reply };
+        self.deliver(key, ActivationMessage::Fire(message))?;
         answer.await.unwrap_or(Err(Undelivered::Unknown))
     }
 
@@ -371,6 +407,16 @@ impl Replica {
 
     // What activations and their supervisor do.
 
+    /// Whether the shard has as many timers as it may have.
+    pub(crate) fn has_all_timers(&self) -> bool {
+        self.timers.load(Ordering::Relaxed) >= self.surroundings.limits.timers_per_shard_max
+    }
+
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.surroundings.clock.now_ms()
+    }
+
     /// What is needed to bring an entity to life.
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
         self.state.lock().load(key)
@@ -457,5 +503,6 @@ fn end(leadership: &mut Option<Leadership>) {
     if let Some(ended) = leadership.take() {
         ended.supervisor.stop(Some("leadership has ended".to_owned()));
         ended.outbox.abort();
+        ended.timer_task.abort();
     }
 }

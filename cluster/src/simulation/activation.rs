@@ -141,6 +141,7 @@ impl World {
                 })
                 .collect(),
             acknowledges: Vec::new(),
+            fires: None,
         });
         let run = self.node(node).running();
         run.gates

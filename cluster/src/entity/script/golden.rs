@@ -13,9 +13,9 @@
 //!     {"on_hand":10}
 //! ```
 //!
-//! Input is one of `new ID` (starts over with another entity), `given EVENT`, `when COMMAND`, `state`, and
-//! `outcome TOKEN replied|rejected|failed VALUE` for the outcome of an effect that an earlier command wanted. Values are
-//! JSON in the form that serde gives them. `UPDATE_GOLDEN=1` in the environment writes what came out into the files.
+//! Input is one of `new ID` (starts over with another entity), `given EVENT`, `when COMMAND`, `state`, `wait MS` (lets time
+//! pass, and the timers fire that are due then), and `outcome TOKEN replied|rejected|failed VALUE` for the outcome of an
+//! effect that an earlier command wanted. The clock starts at 1000 and moves by one with each command. Values are JSON in the form that serde gives them. `UPDATE_GOLDEN=1` in the environment writes what came out into the files.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -116,13 +116,26 @@ impl<E: Entity> Run<E> {
                 self.run(json(rest)?);
                 Ok(())
             }
+            "wait" => {
+                let ms: u64 = rest
+                    .parse()
+                    .map_err(|_| format!("{rest:?} is no number of milliseconds"))?;
+                let until_ms = self.script.context.now_ms + ms;
+                while let Some((name, due_ms)) = self.script.due(until_ms) {
+                    self.line(&format!("fires {name} of {due_ms}"));
+                    self.script.fire(&name);
+                    self.show();
+                }
+                self.script.set_clock(until_ms);
+                Ok(())
+            }
             "outcome" => {
                 let (token, outcome) = self.outcome(rest)?;
                 self.run(E::resume(token, outcome));
                 Ok(())
             }
             other => Err(format!(
-                "{other:?} is no input; use new, given, when, outcome, state or #"
+                "{other:?} is no input; use new, given, when, wait, outcome, state or #"
             )),
         }
     }
@@ -155,6 +168,11 @@ impl<E: Entity> Run<E> {
 
     fn run(&mut self, command: E::Command) {
         self.script.run(command);
+        self.show();
+    }
+
+    /// What came of the last command.
+    fn show(&mut self) {
         let mut lines = Vec::new();
         match &self.script.last {
             Ok(decided) => {
@@ -174,6 +192,10 @@ impl<E: Entity> Run<E> {
                         self.is_call
                             .insert(token, matches!(request, EffectRequest::Call { .. }));
                     }
+                }
+                for Sent { request, token } in &decided.timers {
+                    let token = token.as_ref().map(|token| shown(token).to_string());
+                    lines.push(effect(request, token.as_deref()));
                 }
             }
             Err(rejection) => lines.push(format!("rejected {}", named(&shown(rejection)))),
@@ -217,6 +239,11 @@ fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     let (target, content) = match request {
         EffectRequest::Command { to, command } => (to.to_string(), codec::decode::<Value>(command).ok()),
         EffectRequest::Call { service, request } => (service.clone(), serde_json::from_slice(request).ok()),
+        EffectRequest::SetTimer { name, due_ms, every_ms } => {
+            let every = every_ms.map(|ms| format!(" every {ms}")).unwrap_or_default();
+            return format!("timer {name} at {due_ms}{every} as {}", token.unwrap_or_default());
+        }
+        EffectRequest::CancelTimer { name } => return format!("cancel timer {name}"),
     };
     let content = content.map_or_else(|| "(unreadable)".to_owned(), |value| named(&value));
     match token {
@@ -239,6 +266,8 @@ mod tests {
     enum Command {
         Add { by: u64 },
         TwinSaid(String),
+        Remind { every: Option<u64> },
+        Forget,
     }
 
     #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -258,13 +287,25 @@ mod tests {
         type Rejection = Zero;
         type Token = String;
 
-        fn decide(state: &u64, command: Command, _: &Context) -> Result<Decision<Self>, Zero> {
+        fn decide(state: &u64, command: Command, context: &Context) -> Result<Decision<Self>, Zero> {
             match command {
                 Command::Add { by: 0 } => Err(Zero),
                 Command::Add { by } => Ok(Decision::reply(state + by)
                     .event(Event::Added { by })
                     .effect(Effect::ask::<Self>("twin", &Command::Add { by }, "added".to_owned()))),
                 Command::TwinSaid(_) => Ok(Decision::reply(*state)),
+                Command::Remind { every: None } => Ok(Decision::reply(*state).effect(Effect::set_timer(
+                    "reminder",
+                    context.now_ms + 500,
+                    "time".to_owned(),
+                ))),
+                Command::Remind { every: Some(ms) } => Ok(Decision::reply(*state).effect(Effect::repeat_timer(
+                    "reminder",
+                    context.now_ms + 500,
+                    ms,
+                    "time".to_owned(),
+                ))),
+                Command::Forget => Ok(Decision::reply(*state).effect(Effect::cancel_timer("reminder"))),
             }
         }
 
@@ -301,6 +342,25 @@ when {\"Add\":{\"by\":0}}
     rejected null
 state
     3
+when {\"Remind\":{\"every\":null}}
+    reply 3
+    timer reminder at 1504 as \"time\"
+wait 400
+wait 500
+    fires reminder of 1504
+    reply 3
+when {\"Remind\":{\"every\":200}}
+    reply 3
+    timer reminder at 2405 every 200 as \"time\"
+wait 700
+    fires reminder of 2405
+    reply 3
+    fires reminder of 2605
+    reply 3
+when \"Forget\"
+    reply 3
+    cancel timer reminder
+wait 10000
 ";
 
     #[test]

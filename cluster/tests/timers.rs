@@ -1,0 +1,344 @@
+//! Durable timers over three engines: they outlive their leader and the whole cluster, and fire once.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use cluster::{
+    AskError, Cluster, Config, Context, Decision, Effect, Entity, Outcome, ReadOptions, Registry, Request, RequestId,
+    Services, TraceContext,
+    config::{Limits, Member},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{service::Routes, transport::Server};
+
+/// An alarm clock that takes note of each time it rings.
+struct Alarm;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    rung: Vec<Rung>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Rung {
+    label: String,
+    due_ms: u64,
+    missed: u64,
+    at_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Command {
+    Set {
+        name: String,
+        in_ms: u64,
+    },
+    Repeat {
+        name: String,
+        in_ms: u64,
+        every_ms: u64,
+    },
+    Cancel {
+        name: String,
+    },
+    Ring {
+        label: String,
+        due_ms: u64,
+        missed: u64,
+    },
+    /// More timers than an entity may have.
+    SetTooMany,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Event {
+    Rang(Rung),
+}
+
+impl Entity for Alarm {
+    const KIND: &'static str = "alarm";
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Reply = u64;
+    type Rejection = ();
+    type Token = String;
+
+    fn decide(_: &State, command: Command, context: &Context) -> Result<Decision<Self>, ()> {
+        // An alarm whose name begins with `stuck` fails whenever it is to ring.
+        Ok(match command {
+            Command::Set { name, in_ms } => {
+                let due_ms = context.now_ms + in_ms;
+                Decision::reply(due_ms).effect(Effect::set_timer(&name, due_ms, name.clone()))
+            }
+            Command::Repeat { name, in_ms, every_ms } => {
+                let due_ms = context.now_ms + in_ms;
+                Decision::reply(due_ms).effect(Effect::repeat_timer(&name, due_ms, every_ms, name.clone()))
+            }
+            Command::Cancel { name } => Decision::reply(0).effect(Effect::cancel_timer(&name)),
+            Command::Ring { .. } if context.key.id.starts_with("stuck") => panic!("cannot ring"),
+            Command::Ring { label, due_ms, missed } => Decision::reply(0).event(Event::Rang(Rung {
+                label,
+                due_ms,
+                missed,
+                at_ms: context.now_ms,
+            })),
+            Command::SetTooMany => Decision::reply(0)
+                .effects((0..1_000).map(|n| Effect::set_timer(&n.to_string(), context.now_ms, String::new()))),
+        })
+    }
+
+    fn evolve(state: &mut State, Event::Rang(rung): &Event) {
+        state.rung.push(rung.clone());
+    }
+
+    fn resume(label: String, outcome: Outcome) -> Command {
+        let Outcome::Fired { due_ms, missed } = outcome else {
+            panic!("it wants nothing but timers: {outcome:?}")
+        };
+        Command::Ring { label, due_ms, missed }
+    }
+}
+
+struct Node {
+    cluster: Cluster,
+    server: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Node {
+    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path) -> Self {
+        let members = (1..)
+            .zip(addresses)
+            .map(|(id, address)| Member { id, address: *address })
+            .collect();
+        let config = Config {
+            node: number,
+            data: folder.join(number.to_string()),
+            members,
+            shards: 4,
+            replicas: 3,
+            limits: Limits {
+                checkpoint_interval_ms: 200,
+                idle_ms: 200,
+                ..Limits::default()
+            },
+        };
+        let registry = Registry::new().with::<Alarm>();
+        let cluster = Cluster::start(config, registry, Services::new())
+            .await
+            .expect("the engine starts");
+        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
+            .await
+            .expect("the port is free");
+        let routes = cluster.add_peer_service(Routes::default());
+        let (end, ending) = oneshot::channel();
+        let server = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let ended = async { drop(ending.await) };
+            let server = Server::builder().add_routes(routes);
+            let served = server.serve_with_incoming_shutdown(incoming, ended);
+            served.await.expect("the server runs");
+        });
+        Self { cluster, server, end }
+    }
+
+    async fn stop(self) {
+        self.cluster.shutdown().await;
+        drop(self.end);
+        self.server.await.expect("no panic");
+    }
+}
+
+fn request(id: &str) -> Request {
+    Request {
+        id: RequestId::new(id).expect("a request id"),
+        timeout: Duration::from_secs(10),
+        trace: TraceContext::random(true),
+    }
+}
+
+struct Three {
+    folder: tempfile::TempDir,
+    addresses: Vec<SocketAddr>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Three {
+    async fn start() -> Self {
+        let mut listeners = Vec::new();
+        for _ in 0..3 {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+        }
+        let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
+        let addresses = listeners.iter().map(address).collect();
+        drop(listeners);
+        let folder = tempfile::tempdir().expect("a folder");
+        let nodes = vec![None, None, None];
+        let mut three = Self {
+            folder,
+            addresses,
+            nodes,
+        };
+        three.start_all().await;
+        three
+    }
+
+    async fn start_all(&mut self) {
+        for number in 1..=3 {
+            let node = Node::start(number, &self.addresses, self.folder.path()).await;
+            self.nodes[usize::from(number) - 1] = Some(node);
+        }
+        for node in self.nodes.iter().flatten() {
+            node.cluster.ready(Duration::from_secs(20)).await.expect("ready");
+        }
+    }
+
+    async fn stop_all(&mut self) {
+        for node in self.nodes.iter_mut().filter_map(Option::take) {
+            node.stop().await;
+        }
+    }
+
+    fn any(&self) -> &Cluster {
+        let node = self.nodes.iter().flatten().next();
+        &node.expect("one is up").cluster
+    }
+
+    async fn ask(&self, id: &str, command: Command) -> Result<u64, AskError<()>> {
+        let request = request(&format!("{id} {command:?}"));
+        self.any().ask::<Alarm>(id, &command, &request).await
+    }
+
+    async fn rung(&self, id: &str) -> Vec<Rung> {
+        let request = request("read");
+        let read = self.any().read::<Alarm>(id, ReadOptions::default(), &request);
+        read.await.expect("it can be read").state.rung
+    }
+
+    async fn rings(&self, id: &str, times: usize) -> Vec<Rung> {
+        for _ in 0..600 {
+            let rung = self.rung(id).await;
+            if rung.len() >= times {
+                return rung;
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+        panic!("{id} did not ring {times} times: {:?}", self.rung(id).await);
+    }
+}
+
+fn set(name: &str, in_ms: u64) -> Command {
+    let name = name.to_owned();
+    Command::Set { name, in_ms }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_fire_once_on_the_next_leader_and_those_that_were_cancelled_do_not() {
+    let mut three = Three::start().await;
+    let ids: Vec<String> = (0..12).map(|n| format!("a{n}")).collect();
+    for id in &ids {
+        three.ask(id, set("wake", 1_500)).await.expect("set");
+        three.ask(id, set("cancelled", 1_500)).await.expect("set");
+        three.ask(id, set("moved", 100_000)).await.expect("set");
+        three.ask(id, set("moved", 1_400)).await.expect("replaced");
+        let cancel = Command::Cancel {
+            name: "cancelled".to_owned(),
+        };
+        three.ask(id, cancel).await.expect("cancelled");
+    }
+    // Each node leads some of the shards.
+    three.nodes[0].take().expect("it is up").stop().await;
+    for id in &ids {
+        let rung = three.rings(id, 2).await;
+        let labels: Vec<_> = rung.iter().map(|rung| rung.label.as_str()).collect();
+        assert_eq!(labels, ["moved", "wake"], "{id}");
+        assert!(
+            rung.iter().all(|rung| rung.at_ms >= rung.due_ms && rung.missed == 0),
+            "{rung:?}"
+        );
+    }
+    // Whatever comes now comes after them.
+    for id in &ids {
+        three.ask(id, set("last", 0)).await.expect("set");
+        let rung = three.rings(id, 3).await;
+        assert_eq!((rung.len(), rung[2].label.as_str()), (3, "last"), "{rung:?}");
+    }
+    three.stop_all().await;
+}
+
+/// dotnet/orleans #1298: a missed reminder is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_while_all_nodes_were_down_is_made_up_for() {
+    let mut three = Three::start().await;
+    for n in 0..6 {
+        let id = format!("b{n}");
+        let repeat = Command::Repeat {
+            name: "tick".to_owned(),
+            in_ms: 100,
+            every_ms: 100,
+        };
+        three.ask(&id, repeat).await.expect("set");
+        three.ask(&id, set("late", 700)).await.expect("set");
+        three.ask(&id, set("soon", 600)).await.expect("set");
+        assert!(!three.rings(&id, 1).await.is_empty());
+    }
+    three.stop_all().await;
+    sleep(Duration::from_millis(800)).await;
+    three.start_all().await;
+    for n in 0..6 {
+        let id = format!("b{n}");
+        let mut rung = three.rings(&id, 6).await;
+        let at = |rung: &[Rung], label: &str| {
+            let mut places = rung.iter().enumerate().filter(|(_, rung)| rung.label == label);
+            let place = places.next().map(|(place, _)| place);
+            assert!(places.next().is_none(), "{label} rang twice: {rung:?}");
+            place
+        };
+        while at(&rung, "late").is_none() {
+            sleep(Duration::from_millis(25)).await;
+            rung = three.rung(&id).await;
+        }
+        assert!(
+            at(&rung, "soon") < at(&rung, "late"),
+            "in the order in which they were due: {rung:?}"
+        );
+        let ticks: Vec<_> = rung.iter().filter(|rung| rung.label == "tick").collect();
+        assert!(ticks.iter().any(|tick| tick.missed >= 5), "{ticks:?}");
+        // Each occurrence is either a firing or told by one.
+        for pair in ticks.windows(2) {
+            assert_eq!(pair[1].due_ms, pair[0].due_ms + 100 * (pair[0].missed + 1), "{ticks:?}");
+        }
+    }
+    three.stop_all().await;
+}
+
+/// dapr 1.18.2: one slow timer delays all. Here an entity that fails whenever its timer fires, beside others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_that_cannot_take_its_timers_delays_no_other() {
+    let mut three = Three::start().await;
+    for n in 0..40 {
+        let id = format!("stuck{n}");
+        for timer in 0..5 {
+            three.ask(&id, set(&timer.to_string(), 0)).await.expect("set");
+        }
+    }
+    for n in 0..12 {
+        let id = format!("c{n}");
+        three.ask(&id, set("wake", 50)).await.expect("set");
+        assert_eq!(three.rings(&id, 1).await.len(), 1);
+    }
+    assert!(three.rung("stuck0").await.is_empty());
+    three.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_with_too_many_timers_fails_its_command_and_leaves_no_trace() {
+    let mut three = Three::start().await;
+    let refused = three.ask("d", Command::SetTooMany).await.expect_err("too many");
+    assert!(refused.to_string().contains("more than 64 timers"), "{refused}");
+    three.ask("d", set("wake", 0)).await.expect("it goes on");
+    assert_eq!(three.rings("d", 1).await[0].label, "wake");
+    three.stop_all().await;
+}

@@ -4,14 +4,14 @@
 mod world;
 
 use actors::{
-    Currency, CustomerId, Money, Sku,
+    Currency, CustomerId, Money, OrderId, Sku,
     checkout::{Checkout, End},
     order::{self, Line, Order, Status},
     payment::{self, Payment},
     returns::{self, Return},
     stock::{self, StockItem},
 };
-use cluster::Outcome;
+use cluster::{Entity as _, Outcome};
 use world::{Fault, World, invariants};
 
 fn sku(text: &str) -> Sku {
@@ -303,7 +303,10 @@ fn a_refused_refund_is_seen() {
 
 /// Many clients at once over little stock; every outcome may come twice.
 fn crowd(seed: u64) -> World {
-    let mut world = World::new(seed, None);
+    crowd_in(World::new(seed, None))
+}
+
+fn crowd_in(mut world: World) -> World {
     world.repeat_outcomes = 0.2;
     let skus = ["A", "B", "C"];
     let customers = ["", "c-1", "c-2"];
@@ -384,4 +387,129 @@ fn crowds_over_the_same_stock_come_out_right() {
         common.iter().all(|count| *count > 500) && rounds > 5,
         "{common:?}, {rounds} with several rounds"
     );
+}
+
+// Time.
+
+/// The provider has set the money aside and never says so: the payment's own timer gives up, and the void undoes it.
+#[test]
+fn an_authorisation_that_is_not_answered_in_time_is_given_up() {
+    let mut world = World::new(0, None);
+    receive(&mut world, "A", 10);
+    place(&mut world, "o-1", "c-1", "silent", vec![line("A", 1, 100)]);
+    world.settle();
+    invariants::check(&world);
+    assert!(invariants::problems(&world).is_empty());
+    let order = world.state::<Order>("o-1");
+    assert_eq!(order.reason.as_deref(), Some("payment_unavailable: no answer in time"));
+    assert_eq!(world.state::<StockItem>("A").on_hand, 10);
+    assert_eq!(world.provider.accounts["o-1"].authorisations, 1);
+}
+
+/// A promise that nobody will ever make good or take back: its order has no checkout.
+#[test]
+fn a_reservation_without_a_checkout_expires() {
+    let mut world = World::new(0, None);
+    receive(&mut world, "A", 10);
+    let order = OrderId::new("o-nobody").expect("an order id");
+    world.command::<StockItem>("A", &stock::Command::Reserve { order, quantity: 4 });
+    assert_eq!(world.state::<StockItem>("A").reserved, 4);
+    world.settle();
+    let stock = world.state::<StockItem>("A");
+    assert_eq!((stock.on_hand, stock.reserved, stock.expiries.len()), (10, 0, 0));
+}
+
+/// Each scenario with reservations that expire at any moment: whatever comes first, the order is either refused with that
+/// reason and all is undone, or it goes through with all that it promised.
+#[test]
+fn a_reservation_that_expires_at_any_moment_undoes_its_order_or_nothing() {
+    let (mut expired, mut confirmed, mut asked_too_late) = (0, 0, 0);
+    for (name, scenario) in SCENARIOS {
+        for seed in 0..400 {
+            let mut world = World::new(seed, None);
+            world.early_timers = Some((StockItem::KIND, 0.15));
+            scenario(&mut world);
+            world.trace.insert(0, format!("{name}, seed {seed}"));
+            invariants::check(&world);
+            if !invariants::problems(&world).is_empty() {
+                world.fail(&invariants::problems(&world));
+            }
+            for (id, order) in world.all::<Order>() {
+                let reason = order.reason.clone().unwrap_or_default();
+                if reason.starts_with("reservation_expired") {
+                    expired += 1;
+                    assert_eq!(order.status, Status::Refused, "{id}");
+                } else if order.status == Status::Confirmed {
+                    confirmed += 1;
+                    let asked = |line: &&String| line.contains(&format!("checkout/{id} HeldForItsTime"));
+                    asked_too_late += world.trace.iter().filter(asked).count();
+                }
+            }
+        }
+    }
+    let seen = [expired, confirmed, asked_too_late];
+    assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
+}
+
+#[test]
+fn crowds_whose_reservations_expire_at_any_moment_come_out_right() {
+    let mut expired = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed, None);
+        world.early_timers = Some((StockItem::KIND, 0.03));
+        let mut world = crowd_in(world);
+        world.trace.insert(0, format!("seed {seed}"));
+        if !invariants::problems(&world).is_empty() {
+            world.fail(&invariants::problems(&world));
+        }
+        invariants::check(&world);
+        let orders = world.all::<Order>();
+        let reasons = orders.iter().filter_map(|(_, order)| order.reason.as_deref());
+        expired += reasons
+            .filter(|reason| reason.starts_with("reservation_expired"))
+            .count();
+    }
+    assert!(expired > 200, "{expired}");
+}
+
+/// A payment whose time is over at any moment: before the confirmation the order is refused; after it, it is called off
+/// like one whose money cannot be taken. Whatever was taken is for an order that stands.
+#[test]
+fn a_payment_that_runs_out_of_time_at_any_moment_keeps_nobody_s_money() {
+    let (mut refused, mut called_off, mut confirmed) = (0, 0, 0);
+    for seed in 0..1_000 {
+        let mut world = World::new(seed, None);
+        world.early_timers = Some((Payment::KIND, 0.1));
+        receive(&mut world, "A", 10);
+        place(&mut world, "o-1", "c-1", "4242", vec![line("A", 3, 100)]);
+        world.settle();
+        world.trace.insert(0, format!("seed {seed}"));
+        let (order, payment) = (world.state::<Order>("o-1"), world.state::<Payment>("o-1"));
+        let account = world.provider.accounts.get("o-1").cloned().unwrap_or_default();
+        let stock = world.state::<StockItem>("A");
+        let is_sold = match order.status {
+            Status::Confirmed => {
+                confirmed += 1;
+                true
+            }
+            Status::Refused => {
+                refused += 1;
+                false
+            }
+            Status::Cancelled if order.unpaid => {
+                called_off += 1;
+                false
+            }
+            _ => world.fail(&order),
+        };
+        let expected = if is_sold { (300, 3) } else { (0, 0) };
+        if (account.captured, stock.sold) != expected || account.held != 0 || stock.reserved != 0 {
+            world.fail(&(account, stock, payment));
+        }
+        if !world.state::<Checkout>("o-1").ended || !stock.is_conserved() {
+            world.fail(&world.state::<Checkout>("o-1"));
+        }
+    }
+    let seen = [refused, called_off, confirmed];
+    assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
 }

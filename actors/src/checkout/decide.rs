@@ -2,7 +2,7 @@
 
 use cluster::{Decision, Effect};
 
-use super::{Checkout, Command, Event, Rejection, Reply, Stage, State, Step, StepResult, Token, steps::Work};
+use super::{Checkout, Command, End, Event, Rejection, Reply, Stage, State, Step, StepResult, Token, steps::Work};
 use crate::{
     ids::OrderId,
     order::{self, Order},
@@ -31,6 +31,8 @@ pub(super) fn decide(state: &State, command: Command, id: &str) -> Result<Decisi
             Ok(take(state, started, &order))
         }
         Command::Start { .. } => Ok(Decision::reply(Reply::Noted)),
+        Command::HeldForItsTime { sku } => Ok(held_for_its_time(state, &sku, &order)),
+        Command::Payment(Notice::Lapsed { reason }) => Ok(lapse(state, format!("payment_lapsed: {reason}"), &order)),
         Command::Payment(notice) => Ok(match payment_result(notice) {
             Some((stage, result)) => {
                 let step = Step { stage, sku: None };
@@ -51,8 +53,38 @@ fn payment_result(notice: Notice) -> Option<(Stage, StepResult)> {
         Notice::Unavailable { reason } => Some((Stage::Authorise, refused(format!("payment_unavailable: {reason}")))),
         Notice::Captured => Some((Stage::Capture, StepResult::Done)),
         Notice::CaptureFailed { reason } => Some((Stage::Capture, refused(reason))),
-        Notice::Refunded { .. } | Notice::RefundFailed { .. } => None,
+        Notice::Refunded { .. } | Notice::RefundFailed { .. } | Notice::Lapsed { .. } => None,
     }
+}
+
+/// Stock that is promised to this order has been held for its time. Only the checkout knows whether it may be taken back,
+/// so it alone decides: what it has released, or never asked for, is not wanted.
+fn held_for_its_time(state: &State, sku: &str, order: &OrderId) -> Decision<Checkout> {
+    if state.stage.is_none() || state.end == Some(End::Undone) {
+        return Decision::reply(Reply::NotWanted);
+    }
+    lapse(state, format!("reservation_expired: {sku}"), order)
+}
+
+/// Turns back because of something that ran out of time, if it is still possible. The confirmation may be taken at any
+/// moment once it is asked for, so from there on it is not.
+fn lapse(state: &State, reason: String, order: &OrderId) -> Decision<Checkout> {
+    let noted = Decision::reply(Reply::Noted);
+    let can_turn_back = state.stage.is_some_and(|stage| stage < Stage::Confirm);
+    if !can_turn_back || state.undoing || state.reason.is_some() || state.ended {
+        return noted;
+    }
+    let step = Step {
+        stage: Stage::Authorise,
+        sku: None,
+    };
+    // The provider may not answer for long; a void after an authorisation that is under way undoes it all the same.
+    // Everybody else answers, and what they are asked to undo must not arrive before what they are asked to do.
+    if state.waiting.contains(&step) {
+        let unclear = true;
+        return take(state, Event::StepRefused { step, reason, unclear }, order);
+    }
+    noted.event(Event::Lapsed { reason })
 }
 
 /// Takes an outcome in. One that is not waited for is late or repeated, and changes nothing.

@@ -25,6 +25,12 @@ pub enum Command {
         /// What it is paid with.
         card: String,
     },
+    /// From a product's stock: it has been promised to this order for as long as promises are held. A checkout that can
+    /// still turn back does, and releases it as it undoes everything; one that cannot keeps it.
+    HeldForItsTime {
+        /// The product's SKU.
+        sku: String,
+    },
     /// From the payment: what the provider said.
     Payment(Notice),
     /// What came of a step, or of its undo.
@@ -97,6 +103,11 @@ pub enum Event {
         /// Whether it may have been done all the same.
         unclear: bool,
     },
+    /// What it rests on has run out of time; it turns back once the outcomes that it waits for are in.
+    Lapsed {
+        /// A word that machines know, a colon, and the detail.
+        reason: String,
+    },
     /// What was done in a stage is being undone.
     UndoBegan {
         /// The stage.
@@ -125,6 +136,8 @@ pub enum Event {
 pub enum Reply {
     /// It is so.
     Noted,
+    /// To the stock: nobody wants what is promised to this order; there is no such checkout, or it is undone.
+    NotWanted,
 }
 
 /// Why a checkout says no.

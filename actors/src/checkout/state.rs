@@ -87,6 +87,9 @@ impl State {
                 // Of several refusals in one stage, the first that came in is the reason.
                 self.reason.get_or_insert_with(|| reason.clone());
             }
+            Event::Lapsed { reason } => {
+                self.reason.get_or_insert_with(|| reason.clone());
+            }
             Event::UndoBegan { stage } => {
                 self.undoing = true;
                 self.stage = Some(*stage);

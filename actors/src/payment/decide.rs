@@ -3,8 +3,8 @@
 use cluster::{Decision, Effect};
 
 use super::{
-    CARD_LEN_MAX, Call, Command, Event, Notice, Notify, Payment, REFUNDS_MAX, Refund, RefundStatus, Rejection, Reply,
-    Said, State, Status,
+    AUTHORISE_WITHIN_MS, CAPTURE_WITHIN_MS, CARD_LEN_MAX, Call, Command, DEADLINE, Event, Notice, Notify, Payment,
+    REFUNDS_MAX, Refund, RefundStatus, Rejection, Reply, Said, State, Status,
     provider::{Request, SERVICE},
 };
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
 type Decided = Result<Decision<Payment>, Rejection>;
 
 /// All commands; `id` is the payment's own id, which is the order's.
-pub(super) fn decide(state: &State, command: Command, id: &str) -> Decided {
+pub(super) fn decide(state: &State, command: Command, id: &str, now_ms: u64) -> Decided {
     match command {
-        Command::Authorise { amount, card } => authorise(state, amount, card, id),
+        Command::Authorise { amount, card } => authorise(state, amount, card, id, now_ms),
         Command::Capture => capture(state),
         Command::Void => void(state, id),
         Command::Refund {
@@ -28,15 +28,18 @@ pub(super) fn decide(state: &State, command: Command, id: &str) -> Decided {
             notify,
         } => refund(state, reference, amount, notify),
         Command::ProviderSaid { call, said } => Ok(match call {
-            Call::Authorise => authorisation_came_back(state, said, id),
+            Call::Authorise => authorisation_came_back(state, said, id, now_ms),
             Call::Capture => capture_came_back(state, said, id),
             Call::Void => void_came_back(state, said),
             Call::Refund { reference } => refund_came_back(state, reference, said, id),
+            // A timer's outcome is no answer of the provider.
+            Call::Deadline => Decision::reply(Reply::Done),
         }),
+        Command::RanOut => Ok(ran_out(state, id)),
     }
 }
 
-fn authorise(state: &State, amount: Money, card: String, id: &str) -> Decided {
+fn authorise(state: &State, amount: Money, card: String, id: &str, now_ms: u64) -> Decided {
     if amount.minor < 0 {
         return Err(Rejection::NegativeAmount { amount });
     }
@@ -61,7 +64,8 @@ fn authorise(state: &State, amount: Money, card: String, id: &str) -> Decided {
             };
             Ok(Decision::reply(Reply::Underway)
                 .event(Event::AuthorisationRequested { amount })
-                .effect(Effect::call(SERVICE, &request, Call::Authorise)))
+                .effect(Effect::call(SERVICE, &request, Call::Authorise))
+                .effect(deadline(now_ms, AUTHORISE_WITHIN_MS)))
         }
         Status::Authorised if is_same && amount.is_zero() => Ok(Decision::reply(Reply::Done)),
         Status::Authorising | Status::Authorised | Status::Declined if is_same => Ok(Decision::reply(Reply::Underway)),
@@ -69,25 +73,21 @@ fn authorise(state: &State, amount: Money, card: String, id: &str) -> Decided {
     }
 }
 
-fn authorisation_came_back(state: &State, said: Said, id: &str) -> Decision<Payment> {
+fn authorisation_came_back(state: &State, said: Said, id: &str, now_ms: u64) -> Decision<Payment> {
     let nothing = Decision::reply(Reply::Done);
     match (state.status, said) {
         (Status::Authorising, Said::Done { authorisation }) => nothing
             .event(Event::Authorised { authorisation })
-            .effect(tell_checkout(id, Notice::Authorised)),
+            .effect(tell_checkout(id, Notice::Authorised))
+            .effect(deadline(now_ms, CAPTURE_WITHIN_MS)),
         (Status::Authorising, Said::Refused { reason }) => {
             let notice = Notice::Declined { reason: reason.clone() };
             nothing
                 .event(Event::Declined { reason })
                 .effect(tell_checkout(id, notice))
+                .effect(Effect::cancel_timer(DEADLINE))
         }
-        (Status::Authorising, Said::Unclear { reason }) => {
-            let notice = Notice::Unavailable { reason: reason.clone() };
-            nothing
-                .event(Event::AuthorisationGivenUp { reason })
-                .effect(tell_checkout(id, notice))
-                .effect(void_at_provider(id))
-        }
+        (Status::Authorising, Said::Unclear { reason }) => give_up(reason, id).effect(Effect::cancel_timer(DEADLINE)),
         // The provider did what nobody wants any more. A repeated answer is known by its authorisation.
         (
             _,
@@ -97,8 +97,40 @@ fn authorisation_came_back(state: &State, said: Said, id: &str) -> Decision<Paym
         ) if state.authorisation.as_ref() != Some(&late) => nothing
             .event(Event::AuthorisedTooLate { authorisation: late })
             .effect(void_at_provider(id)),
+        // Perhaps it did, after it was told to void.
+        (Status::Voiding | Status::Voided | Status::Declined, Said::Unclear { .. }) => {
+            nothing.effect(void_at_provider(id))
+        }
         _ => nothing,
     }
+}
+
+fn give_up(reason: String, id: &str) -> Decision<Payment> {
+    let notice = Notice::Unavailable { reason: reason.clone() };
+    Decision::reply(Reply::Done)
+        .event(Event::AuthorisationGivenUp { reason })
+        .effect(tell_checkout(id, notice))
+        .effect(void_at_provider(id))
+}
+
+/// The timer has fired: nothing has come of what was asked, or nobody has asked for what is set aside.
+fn ran_out(state: &State, id: &str) -> Decision<Payment> {
+    match state.status {
+        Status::Authorising => give_up("no answer in time".to_owned(), id),
+        Status::Authorised => {
+            let reason = "not captured in time".to_owned();
+            Decision::reply(Reply::Done)
+                .event(Event::VoidRequested)
+                .effect(tell_checkout(id, Notice::Lapsed { reason }))
+                .effect(void_at_provider(id))
+        }
+        _ => Decision::reply(Reply::Done),
+    }
+}
+
+/// The timer of the payment, set or moved.
+fn deadline(now_ms: u64, within_ms: u64) -> Effect<Payment> {
+    Effect::set_timer(DEADLINE, now_ms.saturating_add(within_ms), Call::Deadline)
 }
 
 fn capture(state: &State) -> Decided {
@@ -114,7 +146,8 @@ fn capture(state: &State) -> Decided {
             };
             Ok(Decision::reply(Reply::Underway)
                 .event(Event::CaptureRequested)
-                .effect(Effect::call(SERVICE, &request, Call::Capture)))
+                .effect(Effect::call(SERVICE, &request, Call::Capture))
+                .effect(Effect::cancel_timer(DEADLINE)))
         }
         Status::Captured if state.amount.is_zero() => Ok(Decision::reply(Reply::Done)),
         Status::Capturing | Status::Captured | Status::CaptureFailed => Ok(Decision::reply(Reply::Underway)),
@@ -144,7 +177,10 @@ fn void(state: &State, id: &str) -> Decided {
     match state.status {
         Status::New => Ok(done.event(Event::VoidRequested).event(Event::Voided)),
         Status::Authorised if state.amount.is_zero() => Ok(done.event(Event::VoidRequested).event(Event::Voided)),
-        Status::Authorised | Status::Authorising => Ok(done.event(Event::VoidRequested).effect(void_at_provider(id))),
+        Status::Authorised | Status::Authorising => Ok(done
+            .event(Event::VoidRequested)
+            .effect(void_at_provider(id))
+            .effect(Effect::cancel_timer(DEADLINE))),
         Status::Declined | Status::Voiding | Status::Voided => Ok(done),
         status @ (Status::Capturing | Status::Captured | Status::CaptureFailed) => {
             Err(Rejection::WrongStatus { status })

@@ -38,9 +38,11 @@ pub enum Command {
         /// What came of it.
         said: Said,
     },
+    /// From the payment's own timer: what it waits for has not come in time.
+    RanOut,
 }
 
-/// A call to the provider: the token of its effect.
+/// What a payment waits for: the token of its effects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
     /// Setting aside.
@@ -54,6 +56,8 @@ pub enum Call {
         /// The refund's reference.
         reference: String,
     },
+    /// No call: the payment's timer.
+    Deadline,
 }
 
 /// What came of a call to the provider.
@@ -140,6 +144,11 @@ pub enum Notice {
     RefundFailed {
         /// Which.
         reference: String,
+        /// Why.
+        reason: String,
+    },
+    /// What was set aside was not taken in time and is given up.
+    Lapsed {
         /// Why.
         reason: String,
     },

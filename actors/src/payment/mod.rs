@@ -9,6 +9,10 @@
 //! provider that was given up on may still have set the amount aside; so giving up is followed by a void, and so is an
 //! authorisation that comes in too late.
 //!
+//! It does not wait for ever either: an authorisation that is not answered within [`AUTHORISE_WITHIN_MS`] is given up like
+//! one that the provider could not be asked for, and one that is not captured within [`CAPTURE_WITHIN_MS`] is voided; the
+//! checkout is told. A capture that has been asked for is not given up.
+//!
 //! Reading order: [`message`], [`state`], [`decide`], and [`provider`] for what is said to the provider.
 
 mod decide;
@@ -26,6 +30,14 @@ pub const CARD_LEN_MAX: usize = 64;
 /// Refunds that one payment may see.
 pub const REFUNDS_MAX: usize = 2_000;
 
+/// Within what time the provider must have answered an authorisation, in milliseconds. Shorter than the stock is held for.
+/// The policy of the service that reaches the provider may give up earlier: it knows why there is no answer.
+pub const AUTHORISE_WITHIN_MS: u64 = 10 * 60_000;
+/// Within what time what is set aside must be asked for, in milliseconds.
+pub const CAPTURE_WITHIN_MS: u64 = 60 * 60_000;
+/// The payment's timer.
+const DEADLINE: &str = "deadline";
+
 /// The kind `payment`.
 #[derive(Debug)]
 pub struct Payment;
@@ -40,7 +52,7 @@ impl Entity for Payment {
     type Token = Call;
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
-        decide::decide(state, command, &context.key.id)
+        decide::decide(state, command, &context.key.id, context.now_ms)
     }
 
     fn evolve(state: &mut State, event: &Event) {
@@ -48,6 +60,9 @@ impl Entity for Payment {
     }
 
     fn resume(call: Call, outcome: Outcome) -> Command {
+        if call == Call::Deadline {
+            return Command::RanOut;
+        }
         let said = Said::of(&call, outcome.json());
         Command::ProviderSaid { call, said }
     }

@@ -43,6 +43,27 @@ pub enum Command {
         /// Why, for people.
         reason: String,
     },
+    /// From the item's own timer: some reservations may have been held for their time.
+    Expire,
+    /// From the checkout of an order whose reservation has been held for its time.
+    CheckoutSaid {
+        /// Whose reservation.
+        order: OrderId,
+        /// Nobody wants it any more.
+        is_over: bool,
+    },
+}
+
+/// What the item waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Token {
+    /// The time of its timer.
+    Expiry,
+    /// What a checkout says about its reservation.
+    Asked {
+        /// Whose reservation.
+        order: OrderId,
+    },
 }
 
 /// What happened to a stock item.
@@ -59,6 +80,9 @@ pub enum Event {
         order: OrderId,
         /// Pieces.
         quantity: u64,
+        /// Until when, in milliseconds since 1970; `None` for ever, as reservations once were.
+        #[serde(default)]
+        expires_ms: Option<u64>,
     },
     /// A promise was taken back.
     Released {
@@ -87,6 +111,13 @@ pub enum Event {
         quantity: u64,
         /// Why, for people.
         reason: String,
+    },
+    /// Promises have been held for their time; the orders' checkouts are asked whether they still want them.
+    HeldForItsTime {
+        /// Whose.
+        orders: Vec<OrderId>,
+        /// When they are asked again, in milliseconds since 1970.
+        again_ms: u64,
     },
 }
 
@@ -134,6 +165,7 @@ impl Levels {
                 self.on_hand -= quantity;
                 self.written_off += quantity;
             }
+            Event::HeldForItsTime { .. } => {}
         }
         self
     }

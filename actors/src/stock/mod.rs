@@ -4,6 +4,10 @@
 //! is ever negative. What is promised to an order is held under the order's id until the order's checkout commits it
 //! (it is sold) or releases it (it is on hand again).
 //!
+//! A promise is for a time. When that is over the item asks the order's checkout, which decides alone: one that can still
+//! turn back does so and releases what it holds; one that cannot is left its promise, and is asked again later. So no
+//! promise is taken from an order that was confirmed, and none outlives its checkout. One timer stands for all promises.
+//!
 //! Reading order: [`message`] (what it can be told and what happens), this file (what it holds), [`decide`].
 
 mod decide;
@@ -11,15 +15,25 @@ mod message;
 
 use std::collections::BTreeMap;
 
-use cluster::{Context, Decision, Entity, NoToken, Outcome};
+use cluster::{Answer, Context, Decision, Entity, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::OrderId;
+use crate::{
+    checkout::{self, Checkout},
+    ids::OrderId,
+};
 
-pub use message::{Command, Event, Levels, Rejection, Reply};
+pub use message::{Command, Event, Levels, Rejection, Reply, Token};
 
 /// Orders that may hold a reservation at the same time.
 pub const RESERVATIONS_MAX: usize = 10_000;
+
+/// How long a reservation is held before its order's checkout is asked, and until it is asked again, in milliseconds.
+pub const RESERVATION_KEPT_MS: u64 = 15 * 60_000;
+/// Checkouts that are asked about their reservations at once.
+pub const EXPIRIES_AT_ONCE_MAX: usize = 100;
+/// The item's timer: the first reservation has been held for its time.
+const EXPIRY: &str = "expiry";
 
 /// The kind `stock`.
 #[derive(Debug)]
@@ -40,6 +54,9 @@ pub struct State {
     pub received: u64,
     /// How much is promised to which order.
     pub reservations: BTreeMap<OrderId, u64>,
+    /// Until when each reservation is held, in milliseconds since 1970.
+    #[serde(default)]
+    pub expiries: BTreeMap<OrderId, u64>,
 }
 
 impl State {
@@ -69,10 +86,10 @@ impl Entity for StockItem {
     type Event = Event;
     type Reply = Reply;
     type Rejection = Rejection;
-    type Token = NoToken;
+    type Token = Token;
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
-        decide::decide(state, command, context.version)
+        decide::decide(state, command, context)
     }
 
     fn evolve(state: &mut State, event: &Event) {
@@ -83,18 +100,41 @@ impl Entity for StockItem {
         state.written_off = levels.written_off;
         state.received = levels.received;
         match event {
-            Event::Reserved { order, quantity } => {
+            Event::Reserved {
+                order,
+                quantity,
+                expires_ms,
+            } => {
                 state.reservations.insert(order.clone(), *quantity);
+                if let Some(expires_ms) = expires_ms {
+                    state.expiries.insert(order.clone(), *expires_ms);
+                }
             }
             Event::Released { order, .. } | Event::Committed { order, .. } => {
                 state.reservations.remove(order);
+                state.expiries.remove(order);
+            }
+            Event::HeldForItsTime { orders, again_ms } => {
+                for order in orders {
+                    state.expiries.insert(order.clone(), *again_ms);
+                }
             }
             Event::Received { .. } | Event::Restocked { .. } | Event::WrittenOff { .. } => {}
         }
     }
 
-    fn resume(token: NoToken, _outcome: Outcome) -> Command {
-        match token {}
+    fn resume(token: Token, outcome: Outcome) -> Command {
+        match token {
+            Token::Expiry => Command::Expire,
+            Token::Asked { order } => Command::CheckoutSaid {
+                order,
+                // One that could not be asked is asked again later.
+                is_over: matches!(
+                    outcome.answer::<Checkout>(),
+                    Answer::Replied(checkout::Reply::NotWanted)
+                ),
+            },
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A cluster in one thread, for the domain's tests: it carries effects between entities in an order drawn from a seed.
 //!
 //! Messages that are under way are a bag from which the seed draws, so nothing may rest on one arriving before another.
+//! Time is virtual: timers fire when nothing is under way any more, and, where a test wants it, at any moment before.
 //! [`Fault`] makes one step fail or repeats one; [`invariants`] says what must hold once the bag is empty.
 
 pub(crate) mod invariants;
@@ -26,6 +27,9 @@ pub(crate) use provider::Provider;
 /// More steps than any scenario takes: a saga that goes round in circles ends here.
 const STEPS_MAX: usize = 200_000;
 
+/// For how long timers are let fire once nothing else is under way: some are set again and again.
+const TIMERS_MS: u64 = 6 * 3_600_000;
+
 /// What is done to one of the effects, counted in the order in which they are carried out. Only one that somebody waits
 /// for can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,9 @@ pub(crate) struct World {
     fault: Option<(usize, Fault)>,
     /// Every outcome arrives a second time with this probability.
     pub(crate) repeat_outcomes: f64,
+    /// In each step a timer of this kind of entity fires with this probability, as if everything else had taken so long.
+    pub(crate) early_timers: Option<(&'static str, f64)>,
+    now_ms: u64,
     /// The effects carried out so far.
     effects: usize,
     /// What the fault was done to.
@@ -81,6 +88,9 @@ trait Live {
     fn resume(&mut self, token: &Token, outcome: Outcome) -> Vec<Wanted>;
     fn describe(&self, request: &EffectRequest) -> String;
     fn last_events(&self) -> String;
+    fn set_clock(&mut self, now_ms: u64);
+    fn timers(&self) -> Vec<(String, u64)>;
+    fn fire(&mut self, timer: &str) -> Vec<Wanted>;
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -120,6 +130,26 @@ impl<E: Entity> Live for Script<E> {
         format!("{:?}", self.events())
     }
 
+    fn set_clock(&mut self, now_ms: u64) {
+        Script::set_clock(self, now_ms);
+    }
+
+    fn timers(&self) -> Vec<(String, u64)> {
+        Script::timers(self)
+            .map(|(name, due_ms)| (name.to_owned(), due_ms))
+            .collect()
+    }
+
+    fn fire(&mut self, timer: &str) -> Vec<Wanted> {
+        let answer = Script::fire(self, timer).expect("the timer is set");
+        assert!(
+            matches!(answer, Outcome::Replied(_)),
+            "{} refused its timer {timer}",
+            E::KIND
+        );
+        wanted(self)
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -157,6 +187,8 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             fault,
             repeat_outcomes: 0.0,
+            early_timers: None,
+            now_ms: 1_000,
             effects: 0,
             hit: None,
             trace: Vec::new(),
@@ -176,6 +208,10 @@ impl World {
 
     /// Carries out one message, drawn from those under way. False when there is none.
     pub(crate) fn step(&mut self) -> bool {
+        self.now_ms += 1;
+        if self.fire_early() {
+            return true;
+        }
         if self.under_way.is_empty() {
             return false;
         }
@@ -205,6 +241,7 @@ impl World {
                     .entities
                     .get_mut(&to)
                     .expect("whoever waits for an outcome is there");
+                entity.set_clock(self.now_ms);
                 let wanted = entity.resume(&token, outcome);
                 self.trace.push(format!("outcome -> {to}: {}", entity.last_events()));
                 self.send(&to, wanted);
@@ -213,10 +250,11 @@ impl World {
         true
     }
 
-    /// Carries out everything that is under way and that follows from it.
+    /// Carries out everything that is under way and that follows from it, then lets time pass.
     pub(crate) fn settle(&mut self) {
+        let until_ms = self.now_ms + TIMERS_MS;
         for _ in 0..STEPS_MAX {
-            if !self.step() {
+            if !self.step() && !self.fire_next(until_ms) {
                 return;
             }
         }
@@ -224,6 +262,53 @@ impl World {
             "there is no end to it:\n{}",
             self.trace[self.trace.len() - 50..].join("\n")
         );
+    }
+
+    /// Lets the timer fire that is due next, up to a time.
+    fn fire_next(&mut self, until_ms: u64) -> bool {
+        let timers = self.timers();
+        let Some((key, name, due_ms)) = timers.into_iter().min_by_key(|(_, _, due_ms)| *due_ms) else {
+            return false;
+        };
+        if due_ms > until_ms {
+            return false;
+        }
+        self.fire(&key, &name, due_ms);
+        true
+    }
+
+    fn fire_early(&mut self) -> bool {
+        let Some((kind, probability)) = self.early_timers else {
+            return false;
+        };
+        let mut timers = self.timers();
+        timers.retain(|(key, ..)| *key.kind == *kind);
+        // Not for ever: what is left fires when everything else is done.
+        if timers.is_empty() || self.under_way.is_empty() || !self.rng.random_bool(probability) {
+            return false;
+        }
+        let (key, name, due_ms) = timers.swap_remove(self.rng.random_range(0..timers.len()));
+        self.fire(&key, &name, due_ms);
+        true
+    }
+
+    fn timers(&self) -> Vec<(EntityKey, String, u64)> {
+        (self.entities.iter())
+            .flat_map(|(key, live)| {
+                live.timers()
+                    .into_iter()
+                    .map(|(name, due_ms)| (key.clone(), name, due_ms))
+            })
+            .collect()
+    }
+
+    fn fire(&mut self, key: &EntityKey, name: &str, due_ms: u64) {
+        self.now_ms = self.now_ms.max(due_ms);
+        let entity = self.entities.get_mut(key).expect("it has a timer");
+        entity.set_clock(self.now_ms);
+        let wanted = entity.fire(name);
+        self.trace.push(format!("timer {key} {name}: {}", entity.last_events()));
+        self.send(key, wanted);
     }
 
     fn carry_out(&mut self, id: usize, from: Option<EntityKey>, request: &EffectRequest, token: Option<Token>) {
@@ -252,6 +337,7 @@ impl World {
             EffectRequest::Command { .. } if fault == Some(Fault::Fail) && token.is_some() => {
                 Outcome::Failed("it panics".to_owned())
             }
+            EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => panic!("scripts keep their timers"),
             EffectRequest::Command { .. } => {
                 let outcome = self.deliver_command(request);
                 // The engine knows a repeated command by its id; these know it by what it says.
@@ -264,6 +350,9 @@ impl World {
                 }
             }
         };
+        if is_silent(request) {
+            return;
+        }
         if let (Some(to), Some(token)) = (from, token) {
             let repeats = 1 + usize::from(fault == Some(Fault::RepeatOutcome));
             for repeat in 0..repeats {
@@ -282,6 +371,7 @@ impl World {
             panic!("a call to a service is no command")
         };
         let entity = self.entities.entry(to.clone()).or_insert_with(|| activate(to));
+        entity.set_clock(self.now_ms);
         let (outcome, wanted) = entity.take(request);
         let came = match &outcome {
             Outcome::Replied(_) => entity.last_events(),
@@ -307,6 +397,7 @@ impl World {
         match request {
             EffectRequest::Command { to, .. } => activate(to).describe(request),
             EffectRequest::Call { request, .. } => String::from_utf8_lossy(request).into_owned(),
+            EffectRequest::SetTimer { name, .. } | EffectRequest::CancelTimer { name } => name.to_string(),
         }
     }
 
@@ -337,6 +428,14 @@ fn script<E: Entity>(live: &dyn Live) -> &Script<E> {
     live.as_any()
         .downcast_ref()
         .expect("the entity is of the kind that its key says")
+}
+
+/// Whether it is about a card of which the provider never answers, whatever it has done.
+fn is_silent(request: &EffectRequest) -> bool {
+    match request {
+        EffectRequest::Call { request, .. } => String::from_utf8_lossy(request).contains(r#""card":"silent""#),
+        _ => false,
+    }
 }
 
 /// The policy of the service: an authorisation may be given up, everything else is tried for ever.

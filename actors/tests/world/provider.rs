@@ -19,7 +19,7 @@ pub(crate) struct Account {
 }
 
 /// The provider. The card `declined` is declined, and with the card `unclear` it sets the amount aside but nobody hears
-/// of it; captures and refunds of `unwilling` cards are refused.
+/// of it (nor of `silent`, where there is no end to the waiting either); captures and refunds of `unwilling` cards are refused.
 #[derive(Debug, Default)]
 pub(crate) struct Provider {
     pub(crate) accounts: BTreeMap<String, Account>,

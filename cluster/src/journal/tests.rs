@@ -8,7 +8,7 @@ use super::{Decided, Firing, Record, Shard, StoredEffect, TimerKey, checkpoint};
 use crate::{
     entity::{EntityKey, Registry, RequestId, decision::EffectRequest},
     replication::batch,
-    store::{StateStore, memory::MemoryStore},
+    store::memory::MemoryStore,
     trace::TraceContext,
 };
 

@@ -1,6 +1,9 @@
 //! What the leader does for its entities: a model of `entity::activation` and of `shard::replica`, without actors.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -10,10 +13,12 @@ use crate::{
     config::NodeId,
     entity::{Context, EntityKey, RequestId, kind::Live},
     journal::{
-        Decided, Record, Reply, StoredEffect,
+        Decided, Firing, Record, Reply, StoredEffect, TimerKey, TimerRow,
         keys::{Head, request_hash},
+        timers,
     },
     replication::{Failure, Input, Role},
+    shard::schedule::Schedule,
     trace::TraceContext,
 };
 
@@ -44,22 +49,39 @@ struct Pending {
     reply: Reply,
     callers: Vec<Caller>,
     readers: Vec<(Caller, u64)>,
+    /// The timer that it fires, and where.
+    firing: Option<(TimerKey, Firing, u32, u64)>,
+}
+
+/// A command to decide.
+pub(super) struct Work {
+    pub(super) request: RequestId,
+    pub(super) command: Bytes,
+    pub(super) caller: Option<Caller>,
+    /// The timer that the leader fires with it.
+    pub(super) firing: Option<(TimerKey, Firing)>,
+    /// What the record says that it fires.
+    pub(super) fires: Option<(Firing, Arc<TimerRow>)>,
 }
 
 /// What a node does for a group while it leads it.
 pub(super) struct Leadership {
-    term: u64,
+    pub(super) term: u64,
+    /// When it began, by the node's clock.
+    pub(super) began: u64,
+    pub(super) schedule: Schedule,
     activations: BTreeMap<EntityKey, Activation>,
 }
 
 /// A live entity.
-struct Activation {
+pub(super) struct Activation {
     gate: u64,
     name: u64,
     base: u64,
     live: Box<dyn Live>,
     head: Head,
     requests: BTreeMap<u64, u64>,
+    pub(super) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
 }
 
 impl World {
@@ -76,8 +98,11 @@ impl World {
             replica.leadership = None;
         }
         if role.serving && replica.leadership.is_none() {
-            replica.leadership = Some(Leadership {
+            let (began, schedule) = (self.clock(node), self.schedule(node, role.group));
+            self.replica(node, role.group).leadership = Some(Leadership {
                 term: role.term,
+                began,
+                schedule,
                 activations: BTreeMap::new(),
             });
             self.count("leaderships", 1);
@@ -87,8 +112,8 @@ impl World {
     /// Gives a command to its entity.
     pub(super) fn command(&mut self, node: NodeId, caller: Caller, key: &EntityKey, group: u32, ask: &Ask) {
         let (no_deduplication, early) = (self.flaws.no_deduplication, self.flaws.answer_before_commit);
-        let (now_ms, request) = (self.now, ask.request());
-        let Some((term, mut it)) = self.activation(node, group, key) else {
+        let request = ask.request();
+        let Some((term, it)) = self.activation(node, group, key) else {
             return self.not_leader(node, group, caller);
         };
         let hash = request_hash(&request);
@@ -108,20 +133,51 @@ impl World {
                 return self.answer(node, caller, Delivered::Reply(record.reply.clone()));
             }
         }
+        let work = Work {
+            request,
+            command: ask.command(),
+            caller: Some(caller).filter(|_| !early),
+            firing: None,
+            fires: None,
+        };
+        let reply = self.decide(node, group, term, key, it, work);
+        if early {
+            self.answer(node, caller, Delivered::Reply(reply));
+        }
+    }
+
+    /// Decides a command and proposes the record of it; gives the reply.
+    pub(super) fn decide(
+        &mut self,
+        node: NodeId,
+        group: u32,
+        term: u64,
+        key: &EntityKey,
+        mut it: Activation,
+        work: Work,
+    ) -> Reply {
+        let now_ms = self.clock(node);
+        let Work {
+            request,
+            command,
+            caller,
+            firing,
+            fires,
+        } = work;
         let context = Context {
             key: key.clone(),
             version: it.head.version,
             now_ms,
         };
-        let command = ask.command();
         let decision = it.live.decide(&command, &context).expect("the command can be read");
         it.head = Head {
             seq: it.head.seq + 1,
             version: it.head.version + decision.events.len() as u64,
             activation: it.name,
         };
-        it.requests.insert(hash, it.head.seq);
-        let record = Record::Decided(Decided {
+        it.requests.insert(request_hash(&request), it.head.seq);
+        let (fires, fired) = fires.unzip();
+        let decided = Decided {
             entity: key.clone(),
             seq: it.head.seq,
             activation: it.name,
@@ -141,8 +197,15 @@ impl World {
                 })
                 .collect(),
             acknowledges: Vec::new(),
-            fires: None,
-        });
+            fires,
+        };
+        for (name, row) in timers::changes(&decided, fired.as_deref()) {
+            match row {
+                Some(row) => drop(it.timers.insert(name, row)),
+                None => drop(it.timers.remove(&name)),
+            }
+        }
+        let record = Record::Decided(decided);
         let run = self.node(node).running();
         run.gates
             .get_mut(&it.gate)
@@ -152,15 +215,14 @@ impl World {
                 seq: it.head.seq,
                 request,
                 reply: decision.reply.clone(),
-                callers: if early { Vec::new() } else { vec![caller] },
+                callers: caller.into_iter().collect(),
                 readers: Vec::new(),
+                firing: firing.map(|(key, firing)| (key, firing, group, term)),
             });
         let waits = Some((it.gate, it.head.seq));
         self.put_back(node, group, key, it);
         self.propose(node, group, term, record.encode(), waits);
-        if early {
-            self.answer(node, caller, Delivered::Reply(decision.reply));
-        }
+        decision.reply
     }
 
     fn propose(&mut self, node: NodeId, group: u32, term: u64, record: Bytes, waits: Option<(u64, u64)>) {
@@ -241,7 +303,7 @@ impl World {
     }
 
     /// Takes the entity's activation out of its leadership, or loads it anew.
-    fn activation(&mut self, node: NodeId, group: u32, key: &EntityKey) -> Option<(u64, Activation)> {
+    pub(super) fn activation(&mut self, node: NodeId, group: u32, key: &EntityKey) -> Option<(u64, Activation)> {
         let leaves = self.rng.chance(20);
         let registry = self.registry.clone();
         let life = self.nodes[&node].life;
@@ -274,6 +336,7 @@ impl World {
             base: loaded.head.seq,
             live,
             head: loaded.head,
+            timers: loaded.timers,
             requests: loaded
                 .requests
                 .iter()
@@ -283,7 +346,7 @@ impl World {
         Some((term, activation))
     }
 
-    fn put_back(&mut self, node: NodeId, group: u32, key: &EntityKey, it: Activation) {
+    pub(super) fn put_back(&mut self, node: NodeId, group: u32, key: &EntityKey, it: Activation) {
         if let Some(leadership) = &mut self.replica(node, group).leadership {
             leadership.activations.insert(key.clone(), it);
         }
@@ -302,6 +365,9 @@ impl World {
         let Some(pending) = place.and_then(|place| gate.pending.remove(place)) else {
             return;
         };
+        if let Some((key, firing, group, term)) = &pending.firing {
+            self.firing_ended(node, *group, Some(*term), key, firing);
+        }
         for caller in pending.callers {
             let answer = match fate {
                 Ok(()) => Delivered::Reply(pending.reply.clone()),

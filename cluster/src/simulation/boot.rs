@@ -98,7 +98,7 @@ impl World {
             heartbeat_ticks: 3,
             election_ticks: 10,
             append_records_max: 4,
-            append_bytes_max: 600,
+            append_bytes_max: 604,
             seed: self.seed ^ u64::from(node) << 32,
         };
         let life = self.nodes[&node].life;
@@ -123,6 +123,7 @@ impl World {
         self.after(phase, node, Event::Tick { life });
         self.after(phase + 1, node, Event::Checkpoint { life });
         self.after(phase + PLAN_TICKS * TICK, node, Event::Plan { life });
+        self.alarms_start(node);
     }
 
     /// Ends a node's process at once. What was not synced is lost, or not.

@@ -23,15 +23,34 @@ const ATTEMPT_TICKS: u64 = 40;
 /// What a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
-    Add { request: String, with_effect: bool },
-    Refuse { request: String },
+    Add {
+        request: String,
+        with_effect: bool,
+    },
+    Refuse {
+        request: String,
+    },
     Read,
+    /// In runs with timers. The request is the timer's label.
+    SetTimer {
+        request: String,
+        name: &'static str,
+        due_ms: u64,
+        every_ms: Option<u64>,
+    },
+    CancelTimer {
+        request: String,
+        name: &'static str,
+    },
 }
 
 impl Ask {
     pub(super) fn request(&self) -> RequestId {
         let text = match self {
-            Self::Add { request, .. } | Self::Refuse { request } => request,
+            Self::Add { request, .. }
+            | Self::Refuse { request }
+            | Self::SetTimer { request, .. }
+            | Self::CancelTimer { request, .. } => request,
             Self::Read => "read",
         };
         RequestId::new(text).expect("short and plain")
@@ -44,6 +63,20 @@ impl Ask {
                 with_effect: *with_effect,
             },
             Self::Refuse { .. } | Self::Read => Command::Refuse,
+            Self::SetTimer {
+                request,
+                name,
+                due_ms,
+                every_ms,
+            } => Command::SetTimer {
+                label: request.clone(),
+                name: (*name).to_owned(),
+                due_ms: *due_ms,
+                every_ms: *every_ms,
+            },
+            Self::CancelTimer { name, .. } => Command::CancelTimer {
+                name: (*name).to_owned(),
+            },
         })
     }
 }
@@ -106,6 +139,7 @@ impl World {
         let place = self.rng.below(self.clients.keys.len() as u64) as usize;
         let number = self.clients.ops.len();
         let request = format!("r{number}");
+        let about_timers = self.alarm_ask(&request);
         let ask = match self.rng.below(10) {
             0..7 => Ask::Add {
                 request,
@@ -114,6 +148,7 @@ impl World {
             7 => Ask::Refuse { request },
             _ => Ask::Read,
         };
+        let ask = about_timers.unwrap_or(ask);
         self.clients.busy[client] = true;
         self.begin_operation(client, place, ask);
     }

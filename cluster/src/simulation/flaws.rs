@@ -29,6 +29,12 @@ pub(super) struct Flaws {
     pub(super) snapshot_without_end: bool,
     /// An activation outlives its leadership.
     pub(super) immortal_activations: bool,
+    /// What was due before a leader came is fired by a record that does not name the firing.
+    pub(super) timers_fired_twice: bool,
+    /// A leader fires only what was set while it led.
+    pub(super) forgotten_timers: bool,
+    /// A leader does not hear of cancels, and its activations do not ask whether a timer is still theirs.
+    pub(super) cancelled_timers: bool,
     /// A node that lost its disk comes back under its old name.
     pub(super) wiped_under_old_name: bool,
 }

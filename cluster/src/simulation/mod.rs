@@ -2,14 +2,16 @@
 //!
 //! Reading order: [`world`] (one run), [`node`] and [`disk`] (what a node has, and what a crash leaves of it), [`boot`]
 //! (start and end), [`shell`] (carrying out what the driver says), [`storage`] (checkpoints and snapshots), [`activation`]
-//! (what a leader does for its entities), [`clients`], [`faults`], [`network`]; [`invariants`] holds what must be true,
+//! (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`clients`], [`faults`], [`network`]; [`invariants`] holds what must be true,
 //! [`flaws`] the planted bugs that show that it would be noticed.
 //!
 //! To run one seed again with its whole trace: `SIM_SEED=123 cargo test -p cluster simulation::one_seed -- --nocapture`.
 //! To run many: `SIM_SEEDS=5000 cargo test -p cluster simulation::many_seeds -- --nocapture` (from `SIM_SEED` on).
+//! With `SIM_TIMERS=1` beside it, clients set timers as well.
 //! [`tests`] says which seeds `cargo test` runs, and [`scenarios`] which seeds have found bugs.
 
 mod activation;
+mod alarms;
 mod boot;
 mod clients;
 mod disk;
@@ -37,8 +39,17 @@ use world::{Report, Violation, World};
 
 /// Runs a seed. A panic is a violation like others.
 fn run(seed: u64, flaws: Flaws, print: bool) -> Report {
+    run_world(|| World::new(seed, flaws, print))
+}
+
+/// Runs a seed in which clients set timers too.
+fn run_with_timers(seed: u64, flaws: Flaws, print: bool) -> Report {
+    run_world(|| World::new(seed, flaws, print).with_alarms())
+}
+
+fn run_world(make: impl FnOnce() -> World) -> Report {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, flaws, print);
+        let mut world = make();
         world.run();
         world.report()
     }));
@@ -60,11 +71,20 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// The kind of run that the environment asks for.
+fn chosen() -> fn(u64, Flaws, bool) -> Report {
+    if number("SIM_TIMERS").is_some() {
+        run_with_timers
+    } else {
+        run
+    }
+}
+
 /// Runs the seed of `SIM_SEED` with its trace, if there is one.
 #[test]
 fn one_seed() {
     if let (Some(seed), None) = (number("SIM_SEED"), number("SIM_SEEDS")) {
-        let report = run(seed, Flaws::default(), true);
+        let report = chosen()(seed, Flaws::default(), true);
         assert_eq!(report.violation, None, "seed {seed}");
     }
 }
@@ -77,7 +97,7 @@ fn many_seeds() {
     let mut failed = 0;
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in first..first + count {
-        let report = run(seed, Flaws::default(), false);
+        let report = chosen()(seed, Flaws::default(), false);
         if let Some(Violation { invariant, what }) = report.violation {
             failed += 1;
             println!("seed {seed} violates {invariant}: {what}");

@@ -22,6 +22,8 @@ pub(super) struct Node {
     pub(super) life: u64,
     /// Its driver does nothing before this time.
     pub(super) paused_until: u64,
+    /// By how much its clock is ahead.
+    pub(super) clock_ahead: u64,
     pub(super) disk: Disk,
     pub(super) run: Option<Running>,
 }
@@ -63,6 +65,7 @@ impl Node {
             incarnation: 0,
             life: 0,
             paused_until: 0,
+            clock_ahead: 0,
             disk: Disk::default(),
             run: None,
         }

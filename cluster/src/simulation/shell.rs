@@ -180,9 +180,12 @@ impl World {
                 self.verdict("digests", verdict);
                 if is_first {
                     self.count("entries", 1);
+                    let verdict = self.checks.timers.committed(data.clone(), &done.taken);
+                    self.verdict("timers", verdict);
                     let verdict = self.checks.effects.committed(data, &done.taken);
                     self.verdict("effects", verdict);
                 }
+                self.timers_changed(node, group, done.timers);
                 for (ticket, taken) in tickets.into_iter().zip(done.taken) {
                     self.resolve(node, ticket, if taken { Ok(()) } else { Err(Failure::NotLeader) });
                 }

@@ -1,8 +1,8 @@
-//! The entity of the simulation: it counts, and its events name the requests that caused them.
+//! The entity of the simulation: it counts, and its events name the requests that caused them. In some runs it has timers.
 
 use serde::{Deserialize, Serialize};
 
-use crate::entity::{Context, Decision, Effect, Entity, NoToken, Outcome};
+use crate::entity::{Context, Decision, Effect, Entity, Outcome};
 
 pub(super) struct Tally;
 
@@ -14,9 +14,27 @@ pub(super) struct TallyState {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Command {
     /// Count one more.
-    Add { request: String, with_effect: bool },
+    Add {
+        request: String,
+        with_effect: bool,
+    },
     /// Be told no, which is recorded too.
     Refuse,
+    SetTimer {
+        label: String,
+        name: String,
+        due_ms: u64,
+        every_ms: Option<u64>,
+    },
+    CancelTimer {
+        name: String,
+    },
+    /// The timer that was set under this label has fired.
+    Fired {
+        label: String,
+        due_ms: u64,
+        missed: u64,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,7 +49,8 @@ impl Entity for Tally {
     type Event = Added;
     type Reply = u64;
     type Rejection = u64;
-    type Token = NoToken;
+    /// The label of a timer.
+    type Token = String;
 
     fn decide(state: &TallyState, command: Command, _context: &Context) -> Result<Decision<Self>, u64> {
         match command {
@@ -42,6 +61,17 @@ impl Entity for Tally {
                     .effects(effect))
             }
             Command::Refuse => Err(state.count),
+            Command::SetTimer {
+                label,
+                name,
+                due_ms,
+                every_ms,
+            } => Ok(Decision::reply(state.count).effect(match every_ms {
+                Some(every_ms) => Effect::repeat_timer(&name, due_ms, every_ms, label),
+                None => Effect::set_timer(&name, due_ms, label),
+            })),
+            Command::CancelTimer { name } => Ok(Decision::reply(state.count).effect(Effect::cancel_timer(&name))),
+            Command::Fired { .. } => Ok(Decision::reply(state.count)),
         }
     }
 
@@ -49,7 +79,10 @@ impl Entity for Tally {
         state.count += 1;
     }
 
-    fn resume(token: NoToken, _outcome: Outcome) -> Command {
-        match token {}
+    fn resume(label: String, outcome: Outcome) -> Command {
+        let Outcome::Fired { due_ms, missed } = outcome else {
+            panic!("only timers have a token: {outcome:?}")
+        };
+        Command::Fired { label, due_ms, missed }
     }
 }

@@ -2,18 +2,22 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{flaws::Flaws, run};
+use super::{flaws::Flaws, run, run_with_timers, world::Report};
 
 /// Seeds of each test of the fixed set.
 const SEEDS_PER_TEST: u64 = 100;
 
 fn holds(seeds: Range<u64>) -> BTreeMap<&'static str, u64> {
+    hold(seeds, run, "")
+}
+
+fn hold(seeds: Range<u64>, run: fn(u64, Flaws, bool) -> Report, environment: &str) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for seed in seeds {
         let report = run(seed, Flaws::default(), false);
         if let Some(violation) = report.violation {
             panic!(
-                "seed {seed} violates {}: {}\nrun it again: SIM_SEED={seed} cargo test -p cluster simulation::one_seed -- --nocapture",
+                "seed {seed} violates {}: {}\nrun it again: {environment}SIM_SEED={seed} cargo test -p cluster simulation::one_seed -- --nocapture",
                 violation.invariant, violation.what
             );
         }
@@ -41,10 +45,18 @@ fn seeds_of_the_third_set_hold() {
 }
 
 #[test]
+fn seeds_with_timers_hold() {
+    let counts = hold(0..SEEDS_PER_TEST, run_with_timers, "SIM_TIMERS=1 ");
+    assert!(counts["timers fired"] > 10 * SEEDS_PER_TEST, "{counts:?}");
+}
+
+#[test]
 fn the_same_seed_twice_is_the_same_run() {
     for seed in 0..6 {
         let [first, second] = [(); 2].map(|()| run(seed, Flaws::default(), false));
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        let [first, second] = [(); 2].map(|()| run_with_timers(seed, Flaws::default(), false));
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} with timers");
     }
 }
 
@@ -167,10 +179,50 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
     ]
 }
 
+/// Likewise, in runs with timers.
+fn planted_among_timers() -> Vec<(&'static str, u64, Flaws)> {
+    let none = Flaws::default();
+    vec![
+        (
+            "a timer fired twice after a failover",
+            20,
+            Flaws {
+                timers_fired_twice: true,
+                ..none
+            },
+        ),
+        (
+            "a timer forgotten at a failover",
+            20,
+            Flaws {
+                forgotten_timers: true,
+                ..none
+            },
+        ),
+        (
+            "a cancelled timer that fires",
+            20,
+            Flaws {
+                cancelled_timers: true,
+                ..none
+            },
+        ),
+    ]
+}
+
 #[test]
 fn every_planted_bug_is_noticed() {
+    notice(planted(), run);
+}
+
+#[test]
+fn every_planted_bug_among_timers_is_noticed() {
+    notice(planted_among_timers(), run_with_timers);
+}
+
+fn notice(planted: Vec<(&'static str, u64, Flaws)>, run: fn(u64, Flaws, bool) -> Report) {
     let mut missed = Vec::new();
-    for (name, seeds_max, flaws) in planted() {
+    for (name, seeds_max, flaws) in planted {
         let noticed = (0..seeds_max).find_map(|seed| Some((seed, run(seed, flaws, false).violation?)));
         match noticed {
             Some((seed, violation)) => println!("{name}: seed {seed}, {}: {}", violation.invariant, violation.what),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proto::cluster::v1 as pb;
 
 use super::{
-    activation::Delivered, clients::Clients, faults::Shape, flaws::Flaws, invariants::Invariants, network::Network,
-    node::Node, rng::Rng, tally::Tally, trace::Trace,
+    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, invariants::Invariants,
+    network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
 };
 use crate::{
     config::NodeId,
@@ -59,6 +59,10 @@ pub(super) enum Event {
     Arrives {
         life: u64,
         input: Input,
+    },
+    /// The node looks which timers are due.
+    Alarms {
+        life: u64,
     },
     /// The node looks at what should move.
     Plan {
@@ -122,6 +126,8 @@ pub(super) struct World {
     pub(super) shape: Shape,
     pub(super) trace: Trace,
     pub(super) registry: Registry,
+    /// In runs with timers.
+    pub(super) alarms: Option<Alarms>,
     pub(super) calm: bool,
     pub(super) counts: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
@@ -147,6 +153,7 @@ impl World {
             shape,
             trace: Trace::new(print),
             registry: Registry::new().with::<Tally>(),
+            alarms: None,
             calm: false,
             counts: BTreeMap::new(),
             violation: None,
@@ -231,6 +238,7 @@ impl World {
             | Event::Fetch { life, .. }
             | Event::Drop { life, .. }
             | Event::Arrives { life, .. }
+            | Event::Alarms { life }
             | Event::Plan { life }
                 if self.nodes[&node].run.is_none() || self.nodes[&node].life != life => {}
             Event::Tick { .. } => self.tick(node),
@@ -243,6 +251,7 @@ impl World {
             }
             Event::Arrives { input, .. } => self.arrives(node, input),
             Event::Plan { .. } => self.plan(node),
+            Event::Alarms { .. } => self.alarms(node),
         }
     }
 

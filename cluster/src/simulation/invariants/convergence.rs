@@ -2,9 +2,16 @@
 //! operation has its answer.
 
 use crate::{
+    entity::EntityKey,
     replication::Members,
-    simulation::{invariants::history, world::World},
+    simulation::{
+        invariants::history,
+        world::{TICK, World},
+    },
 };
+
+/// How late a repeating timer may be once nothing goes wrong any more, in ticks.
+const TIMER_LATE_TICKS_MAX: u64 = 100;
 
 impl World {
     /// Whether a group has exactly the replicas that it should have, all of them voters.
@@ -20,6 +27,9 @@ impl World {
     pub(in crate::simulation) fn converged(&self) -> Result<(), String> {
         if self.clients.open() > 0 {
             return Err(format!("{} operations have no answer", self.clients.open()));
+        }
+        if self.checks.timers.open() > 0 {
+            return Err(format!("{} timers have not fired", self.checks.timers.open()));
         }
         for group in 0..self.shape.groups {
             let mut states = Vec::new();
@@ -68,5 +78,27 @@ impl World {
             }
         }
         self.verdict("history", verdict);
+        self.check_timers();
+    }
+
+    fn check_timers(&mut self) {
+        let mut verdict = match self
+            .checks
+            .timers
+            .overdue(self.now.saturating_sub(TIMER_LATE_TICKS_MAX * TICK))
+        {
+            Some(late) => Err(late),
+            None => Ok(()),
+        };
+        for group in 0..self.shape.groups {
+            let of_group = |(key, of): &(EntityKey, u32)| (*of == group).then(|| key.clone());
+            let keys: Vec<EntityKey> = self.clients.keys().iter().filter_map(of_group).collect();
+            for node in self.home_of(group) {
+                let Some(run) = &self.nodes[&node].run else { continue };
+                let held = self.checks.timers.are_held(&run.replicas[&group].shard, &keys);
+                verdict = verdict.and(held.map_err(|what| format!("node {node}: {what}")));
+            }
+        }
+        self.verdict("timers", verdict);
     }
 }

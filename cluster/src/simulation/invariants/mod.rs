@@ -8,6 +8,7 @@ pub(super) mod effects;
 pub(super) mod history;
 pub(super) mod leaders;
 pub(super) mod replies;
+pub(super) mod timers;
 
 /// What the checks remember.
 #[derive(Debug, Default)]
@@ -17,4 +18,5 @@ pub(super) struct Invariants {
     pub(super) effects: effects::Effects,
     pub(super) leaders: leaders::Leaders,
     pub(super) replies: replies::Replies,
+    pub(super) timers: timers::Timers,
 }

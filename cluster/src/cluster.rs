@@ -175,12 +175,18 @@ impl Cluster {
                 })
                 .collect(),
             outbox: self.engine.outbox_of(key),
+            timers: self.engine.timers_of(key).await,
         })
     }
 
     /// The whole cluster, as far as it can be reached from this node.
     pub async fn status(&self) -> pb::StatusResponse {
         self.engine.status().await
+    }
+
+    /// The most urgent timers of all shards, at most `limit` of them (0 for a usual number).
+    pub async fn timers(&self, limit: u32) -> pb::ListTimersResponse {
+        self.engine.timers(limit).await
     }
 
     /// What each replica of each shard holds, at positions that all of them have reached.

@@ -1,10 +1,15 @@
 //! Durable timers over three engines: they outlive their leader and the whole cluster, and fire once.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use cluster::{
-    AskError, Cluster, Config, Context, Decision, Effect, Entity, Outcome, ReadOptions, Registry, Request, RequestId,
-    Services, TraceContext,
+    AskError, Cluster, Config, Context, Decision, Effect, Entity, EntityKey, Outcome, ReadOptions, Registry, Request,
+    RequestId, Services, SpanRecord, SpanSink, TraceContext,
     config::{Limits, Member},
 };
 use serde::{Deserialize, Serialize};
@@ -108,7 +113,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path) -> Self {
+    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, spans: &Arc<Spans>) -> Self {
         let members = (1..)
             .zip(addresses)
             .map(|(id, address)| Member { id, address: *address })
@@ -126,7 +131,8 @@ impl Node {
             },
         };
         let registry = Registry::new().with::<Alarm>();
-        let cluster = Cluster::start(config, registry, Services::new())
+        let services = Services::new().with_spans(Some(Arc::clone(spans) as Arc<dyn SpanSink>));
+        let cluster = Cluster::start(config, registry, services)
             .await
             .expect("the engine starts");
         let listener = TcpListener::bind(addresses[usize::from(number) - 1])
@@ -163,6 +169,17 @@ struct Three {
     folder: tempfile::TempDir,
     addresses: Vec<SocketAddr>,
     nodes: Vec<Option<Node>>,
+    spans: Arc<Spans>,
+}
+
+/// Spans of all nodes.
+#[derive(Default)]
+struct Spans(Mutex<Vec<SpanRecord>>);
+
+impl SpanSink for Spans {
+    fn record(&self, span: SpanRecord) {
+        self.0.lock().expect("nobody panics while holding it").push(span);
+    }
 }
 
 impl Three {
@@ -180,6 +197,7 @@ impl Three {
             folder,
             addresses,
             nodes,
+            spans: Arc::default(),
         };
         three.start_all().await;
         three
@@ -187,7 +205,7 @@ impl Three {
 
     async fn start_all(&mut self) {
         for number in 1..=3 {
-            let node = Node::start(number, &self.addresses, self.folder.path()).await;
+            let node = Node::start(number, &self.addresses, self.folder.path(), &self.spans).await;
             self.nodes[usize::from(number) - 1] = Some(node);
         }
         for node in self.nodes.iter().flatten() {
@@ -341,4 +359,77 @@ async fn a_decision_with_too_many_timers_fails_its_command_and_leaves_no_trace()
     three.ask("d", set("wake", 0)).await.expect("it goes on");
     assert_eq!(three.rings("d", 1).await[0].label, "wake");
     three.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_see_which_timers_are_set_and_which_are_late() {
+    let mut three = Three::start().await;
+    let mut due = Vec::new();
+    for n in 0..6 {
+        let id = format!("e{n}");
+        due.push(three.ask(&id, set("later", 100_000 - n)).await.expect("set"));
+        three.ask(&id, set("gone", 90_000)).await.expect("set");
+        let cancel = Command::Cancel {
+            name: "gone".to_owned(),
+        };
+        three.ask(&id, cancel).await.expect("cancelled");
+    }
+    three.ask("stuck", set("late", 0)).await.expect("set");
+    sleep(Duration::from_millis(20)).await;
+    due.sort_unstable();
+    for node in three.nodes.iter().flatten() {
+        let listed = node.cluster.timers(0).await;
+        assert!(listed.unavailable_shards.is_empty());
+        let (late, later) = listed.timers.split_first().expect("timers");
+        assert_eq!((late.entity.as_str(), late.name.as_str()), ("alarm/stuck", "late"));
+        assert!(late.overdue_ms > 0, "{late:?}");
+        assert_eq!(later.iter().map(|timer| timer.due_unix_ms).collect::<Vec<_>>(), due);
+        assert_eq!(node.cluster.timers(2).await.timers.len(), 2);
+        let key = EntityKey::new("alarm", "e3").expect("a key");
+        let shown = node.cluster.show(&key, &request("show")).await.expect("shown").timers;
+        assert_eq!(
+            (shown.len(), shown[0].name.as_str(), shown[0].set_by_record),
+            (1, "later", 1)
+        );
+        let status = node.cluster.status().await;
+        assert_eq!(status.shards.iter().map(|shard| shard.timers).sum::<u64>(), 7);
+        let late: Vec<_> = status
+            .shards
+            .iter()
+            .filter(|shard| shard.timers_overdue_ms > 0)
+            .collect();
+        assert_eq!(late.len(), 1);
+    }
+    three.stop_all().await;
+}
+
+/// A firing may come long after what set the timer: it is a trace of its own, with a link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firing_is_a_trace_of_its_own_that_links_to_the_one_that_set_the_timer() {
+    let mut three = Three::start().await;
+    let command = set("wake", 0);
+    let asked = request("set");
+    let set = three.any().ask::<Alarm>("f", &command, &asked).await;
+    set.expect("set");
+    three.rings("f", 1).await;
+    three.stop_all().await;
+    let spans = three.spans.0.lock().expect("no panic").clone();
+    let timer = spans
+        .iter()
+        .find(|span| span.name == "timer")
+        .expect("a span of the firing");
+    assert_ne!(timer.trace.trace_id, asked.trace.trace_id);
+    assert_eq!(timer.parent_span_id, 0);
+    assert_eq!(
+        timer.links.iter().map(|link| link.trace_id).collect::<Vec<_>>(),
+        [asked.trace.trace_id]
+    );
+    let below = spans.iter().filter(|span| span.parent_span_id == timer.trace.span_id);
+    let names: Vec<_> = below.map(|span| span.name.to_string()).collect();
+    assert!(
+        ["decide", "commit"]
+            .iter()
+            .all(|name| names.iter().any(|other| other == name)),
+        "{names:?}"
+    );
 }

@@ -1,11 +1,13 @@
 //! A node's engine: what stands between the one door ([`crate::Cluster`]) and the shards.
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
-//! finds its leader), [`upkeep`] (snapshots to fetch, leaders and members to move), [`status`] (what it tells people).
+//! finds its leader), [`upkeep`] (snapshots to fetch, leaders and members to move), [`status`] and [`timers`] (what
+//! it tells people).
 
 mod call;
 mod start;
 mod status;
+mod timers;
 mod upkeep;
 
 use std::{

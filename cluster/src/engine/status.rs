@@ -31,6 +31,7 @@ impl Engine {
             .filter_map(|group| {
                 let replica = self.replica(group.group)?;
                 activations += replica.activations() as u64;
+                let now_ms = replica.now_ms();
                 let state = replica.state();
                 let meta = state.meta();
                 Some(pb::ReplicaStatus {
@@ -50,6 +51,9 @@ impl Engine {
                         .collect(),
                     members: group.members.voters.iter().map(|id| u32::from(node_of(*id))).collect(),
                     recent_digests: state.recent_digests().collect(),
+                    timers: state.timers().len() as u64,
+                    timers_overdue_ms: (state.timers().first_due_ms())
+                        .map_or(0, |due_ms| now_ms.saturating_sub(due_ms)),
                 })
             })
             .collect();
@@ -165,6 +169,8 @@ impl Engine {
             entities: replica.entities,
             outbox: replica.outbox,
             checkpoint: replica.checkpoint,
+            timers: replica.timers,
+            timers_overdue_ms: replica.timers_overdue_ms,
         }
     }
 

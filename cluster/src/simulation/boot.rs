@@ -98,7 +98,7 @@ impl World {
             heartbeat_ticks: 3,
             election_ticks: 10,
             append_records_max: 4,
-            append_bytes_max: 604,
+            append_bytes_max: 600,
             seed: self.seed ^ u64::from(node) << 32,
         };
         let life = self.nodes[&node].life;

@@ -82,7 +82,7 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "a vote forgotten at a restart",
-            1_200,
+            1_300,
             Flaws {
                 forgotten_vote: true,
                 ..none

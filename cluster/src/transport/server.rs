@@ -125,6 +125,12 @@ impl peer_server::Peer for PeerServer {
         Ok(Response::new(self.engine()?.node_status().await))
     }
 
+    async fn timers(&self, request: Request<pb::TimersRequest>) -> Result<Response<pb::TimersResponse>, Status> {
+        let answer = self.engine()?.timers_here(&request.into_inner()).await;
+        let answer = answer.ok_or_else(|| Status::unavailable("the shard is not led by this node"))?;
+        Ok(Response::new(answer))
+    }
+
     type ScanStream = Answers<pb::ScanResponse>;
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

@@ -53,6 +53,14 @@ impl pb::admin_server::Admin for Admin {
         }))
     }
 
+    async fn list_timers(
+        &self,
+        request: tonic::Request<pb::ListTimersRequest>,
+    ) -> Result<Response<pb::ListTimersResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/ListTimers", request)?;
+        call.answer(Ok(self.edge.cluster.timers(request.limit).await))
+    }
+
     async fn digests(
         &self,
         request: tonic::Request<pb::DigestsRequest>,

@@ -10,6 +10,7 @@ use super::{
     client::Target,
     failure::Failure,
     output::{print_json, print_text, render, table},
+    timers,
 };
 
 /// Look at any entity.
@@ -73,10 +74,11 @@ fn entity_json(entity: &ShowEntityResponse) -> Value {
         .iter()
         .map(|e| json!({"id": e.id, "target": e.target, "effect": parsed(&e.json)}))
         .collect();
+    let timers: Vec<Value> = entity.timers.iter().map(timers::timer_json).collect();
     json!({
         "key": format!("{}/{}", entity.kind, entity.id), "kind": entity.kind, "id": entity.id, "shard": entity.shard,
         "leader": entity.leader, "term": entity.term, "version": entity.version,
-        "state": parsed(&entity.state_json), "events": events, "outbox": outbox,
+        "state": parsed(&entity.state_json), "events": events, "outbox": outbox, "timers": timers,
     })
 }
 
@@ -106,6 +108,9 @@ fn entity_text(entity: &ShowEntityResponse) -> String {
             outbox.add_row([&effect.id, &effect.target, &effect.json]);
         }
         text = format!("{text}\n\n{}", render(&outbox));
+    }
+    if !entity.timers.is_empty() {
+        text = format!("{text}\n\n{}", timers::timers_table(&entity.timers));
     }
     text
 }

@@ -15,6 +15,7 @@ mod restart;
 mod shop;
 mod status;
 mod stock;
+mod timers;
 mod up;
 mod verify;
 
@@ -48,6 +49,8 @@ enum Command {
     /// Look at any entity.
     #[command(subcommand)]
     Entity(entity::Entity),
+    /// List timers, the most urgent first.
+    Timers(timers::Timers),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -90,6 +93,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Provider(provider) => Ok(provider.run()),
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
+        Command::Timers(timers) => timers.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,

@@ -61,6 +61,7 @@ fn shard_json(shard: &ShardStatus) -> Value {
     json!({
         "id": shard.id, "leader": shard.leader, "term": shard.term, "replicas": shard.replicas, "lag": lag,
         "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox, "checkpoint": shard.checkpoint,
+        "timers": shard.timers, "timers_overdue_ms": shard.timers_overdue_ms,
     })
 }
 
@@ -103,6 +104,8 @@ fn status_text(status: &StatusResponse) -> String {
         ">applied",
         ">entities",
         ">outbox",
+        ">timers",
+        ">overdue",
         ">checkpoint",
     ]);
     for shard in &status.shards {
@@ -127,6 +130,12 @@ fn status_text(status: &StatusResponse) -> String {
             shard.applied.to_string(),
             shard.entities.to_string(),
             shard.outbox.to_string(),
+            shard.timers.to_string(),
+            if shard.timers_overdue_ms == 0 {
+                "-".to_owned()
+            } else {
+                format!("{} ms", shard.timers_overdue_ms)
+            },
             shard.checkpoint.to_string(),
         ]);
     }

@@ -464,7 +464,7 @@ impl Alive {
     /// Whether the timers that a decision sets are within the limits of the entity and of its shard.
     fn admit_timers(&self, effects: &[RawEffect]) -> Result<(), Undelivered> {
         let requests = effects.iter().map(|effect| &effect.request);
-        timer::check(requests, self.timers.keys()).map_err(|error| Undelivered::Failed(error.to_string()))?;
+        timer::check(requests, &self.timers).map_err(|error| Undelivered::Failed(error.to_string()))?;
         let is_new = |effect: &RawEffect| match &effect.request {
             EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
             _ => false,

@@ -182,7 +182,7 @@ impl<E: Entity> Script<E> {
             }
             self.state = stored(&self.state);
             let requests = effects.iter().map(|effect| &effect.request);
-            if let Err(error) = timer::check(requests, self.timers.keys()) {
+            if let Err(error) = timer::check(requests, &self.timers) {
                 panic!("the engine would not take this decision of {}: {error}", E::KIND);
             }
             let sent = effects

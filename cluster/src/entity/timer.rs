@@ -6,7 +6,10 @@
 //! [`Outcome::Fired`](super::Outcome::Fired), and the record of the resulting command is the firing. A timer that was
 //! cancelled or replaced before that record was decided does not fire.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::decision::EffectRequest;
 
@@ -40,12 +43,12 @@ pub enum TimerError {
 }
 
 /// Whether a decision's timers are within the limits, for an entity that has the timers of these names.
-pub(crate) fn check<'a>(
+pub(crate) fn check<'a, T>(
     effects: impl Iterator<Item = &'a EffectRequest>,
-    armed: impl Iterator<Item = &'a Arc<str>> + Clone,
+    armed: &'a BTreeMap<Arc<str>, T>,
 ) -> Result<(), TimerError> {
     let mut after: Option<BTreeSet<&str>> = None;
-    let names = || armed.clone().map(|name| &**name).collect();
+    let names = || armed.keys().map(|name| &**name).collect();
     for effect in effects {
         match effect {
             EffectRequest::SetTimer { name, every_ms, .. } => {
@@ -85,31 +88,31 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_timer_says_why() {
-        let none = || [].iter();
+        let none = BTreeMap::<_, u64>::new();
         assert_eq!(
-            check([set("expiry", None), set("poll", Some(100))].iter(), none()),
+            check([set("expiry", None), set("poll", Some(100))].iter(), &none),
             Ok(())
         );
         let long = "x".repeat(TIMER_NAME_LEN_MAX + 1);
         for name in ["", "a\0b", &long] {
             let name = name.to_owned();
-            assert_eq!(check([set(&name, None)].iter(), none()), Err(TimerError::Name { name }));
+            assert_eq!(check([set(&name, None)].iter(), &none), Err(TimerError::Name { name }));
         }
         let often = TimerError::TooOften {
             name: "poll".to_owned(),
             every_ms: 99,
         };
-        assert_eq!(check([set("poll", Some(99))].iter(), none()), Err(often));
+        assert_eq!(check([set("poll", Some(99))].iter(), &none), Err(often));
     }
 
     #[test]
     fn an_entity_has_so_many_timers_and_no_more() {
-        let armed: Vec<Arc<str>> = (0..TIMERS_PER_ENTITY_MAX).map(|n| n.to_string().into()).collect();
-        assert_eq!(check([set("0", None)].iter(), armed.iter()), Ok(()), "one is replaced");
-        assert_eq!(check([set("new", None)].iter(), armed.iter()), Err(TimerError::TooMany));
+        let armed: BTreeMap<Arc<str>, usize> = (0..TIMERS_PER_ENTITY_MAX).map(|n| (n.to_string().into(), n)).collect();
+        assert_eq!(check([set("0", None)].iter(), &armed), Ok(()), "one is replaced");
+        assert_eq!(check([set("new", None)].iter(), &armed), Err(TimerError::TooMany));
         let cancel = EffectRequest::CancelTimer { name: "0".into() };
         assert_eq!(
-            check([cancel, set("new", None)].iter(), armed.iter()),
+            check([cancel, set("new", None)].iter(), &armed),
             Ok(()),
             "one makes room"
         );

@@ -94,9 +94,9 @@ fn cancel(name: &str) -> EffectRequest {
     EffectRequest::CancelTimer { name: name.into() }
 }
 
-fn firing(name: &str, seq: u64, due_ms: u64) -> Option<Firing> {
+fn firing(name: &str, seq: u64, due_ms: u64) -> Firing {
     let name = name.into();
-    Some(Firing { name, seq, due_ms })
+    Firing { name, seq, due_ms }
 }
 
 fn due(shard: &Shard) -> Vec<(String, u64)> {
@@ -139,14 +139,17 @@ fn a_firing_counts_once_and_only_while_its_timer_is_set() {
     ));
     let stale = [firing("gone", 1, 30), firing("once", 1, 50), firing("once", 2, 61)];
     for firing in stale {
-        assert!(!about_timers(&mut shard, Vec::new(), firing.clone(), 99), "{firing:?}");
+        assert!(
+            !about_timers(&mut shard, Vec::new(), Some(firing.clone()), 99),
+            "{firing:?}"
+        );
     }
-    assert!(about_timers(&mut shard, Vec::new(), firing("once", 2, 60), 60));
+    assert!(about_timers(&mut shard, Vec::new(), Some(firing("once", 2, 60)), 60));
     assert!(
-        !about_timers(&mut shard, Vec::new(), firing("once", 2, 60), 60),
+        !about_timers(&mut shard, Vec::new(), Some(firing("once", 2, 60)), 60),
         "it has fired"
     );
-    assert!(about_timers(&mut shard, Vec::new(), firing("again", 1, 20), 345));
+    assert!(about_timers(&mut shard, Vec::new(), Some(firing("again", 1, 20)), 345));
     assert_eq!(
         due(&shard),
         names(&[("again", 420)]),
@@ -156,7 +159,7 @@ fn a_firing_counts_once_and_only_while_its_timer_is_set() {
     assert!(about_timers(
         &mut shard,
         vec![set("again", 999, None)],
-        firing("again", 1, 420),
+        Some(firing("again", 1, 420)),
         420
     ));
     assert_eq!(due(&shard), names(&[("again", 999)]));
@@ -186,7 +189,7 @@ fn timers_come_back_from_the_store_and_those_of_one_tail_never_reach_it() {
         None,
         4
     ));
-    assert!(about_timers(&mut shard, Vec::new(), firing("new", 3, 80), 80));
+    assert!(about_timers(&mut shard, Vec::new(), Some(firing("new", 3, 80)), 80));
     assert_eq!(checkpoint(&mut shard), 2, "both go");
     assert_eq!((due(&held(&shard)), due(&shard)), (Vec::new(), Vec::new()));
 }

@@ -138,24 +138,15 @@ pub(crate) struct Timers {
 impl Timers {
     /// Sets a timer or removes it; gives what was there.
     pub(crate) fn change(&mut self, key: &TimerKey, row: Option<Arc<TimerRow>>) -> Option<Arc<TimerRow>> {
+        let due_ms = row.as_ref().map(|row| row.due_ms);
         let before = match row {
-            Some(row) => {
-                let due_ms = row.due_ms;
-                let before = self.by_key.insert(key.clone(), row);
-                if let Some(before) = &before {
-                    self.by_due.remove(&(before.due_ms, key.clone()));
-                }
-                self.by_due.insert((due_ms, key.clone()));
-                before
-            }
-            None => {
-                let before = self.by_key.remove(key);
-                if let Some(before) = &before {
-                    self.by_due.remove(&(before.due_ms, key.clone()));
-                }
-                before
-            }
+            Some(row) => self.by_key.insert(key.clone(), row),
+            None => self.by_key.remove(key),
         };
+        if let Some(before) = &before {
+            self.by_due.remove(&(before.due_ms, key.clone()));
+        }
+        self.by_due.extend(due_ms.map(|due_ms| (due_ms, key.clone())));
         debug_assert_eq!(self.by_key.len(), self.by_due.len(), "both sides hold the same timers");
         before
     }

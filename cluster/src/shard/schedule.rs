@@ -71,17 +71,14 @@ impl Schedule {
             && let Some((_, key)) = self.queue.pop_first()
         {
             let slot = self.timers.get_mut(&key).expect("what is queued has a slot");
-            match self.busy.get_mut(&key.entity) {
-                Some(parked) => {
-                    slot.place = Place::Parked;
-                    parked.push(key);
-                }
-                None => {
-                    slot.place = Place::Firing;
-                    self.busy.insert(key.entity.clone(), Vec::new());
-                    let firing = slot.firing.clone();
-                    due.push((key, firing));
-                }
+            if let Some(parked) = self.busy.get_mut(&key.entity) {
+                slot.place = Place::Parked;
+                parked.push(key);
+            } else {
+                slot.place = Place::Firing;
+                self.busy.insert(key.entity.clone(), Vec::new());
+                let firing = slot.firing.clone();
+                due.push((key, firing));
             }
         }
         due
@@ -130,9 +127,9 @@ mod tests {
         }
     }
 
-    fn firing(name: &str, seq: u64, due_ms: u64) -> Option<Firing> {
+    fn firing(name: &str, seq: u64, due_ms: u64) -> Firing {
         let name = name.into();
-        Some(Firing { name, seq, due_ms })
+        Firing { name, seq, due_ms }
     }
 
     fn names(due: &[(TimerKey, Firing)]) -> Vec<String> {
@@ -145,7 +142,7 @@ mod tests {
     fn the_most_urgent_come_first_and_so_many_at_a_time() {
         let mut schedule = Schedule::default();
         for n in (0..20).rev() {
-            schedule.changed(key(&format!("{n:02}"), "x"), firing("x", 1, 100 + n));
+            schedule.changed(key(&format!("{n:02}"), "x"), Some(firing("x", 1, 100 + n)));
         }
         assert_eq!(schedule.next_ms(MAX), Some(100));
         assert_eq!(names(&schedule.due(99, MAX)), Vec::<String>::new());
@@ -162,9 +159,9 @@ mod tests {
     #[test]
     fn one_slow_timer_delays_no_other_entity() {
         let mut schedule = Schedule::default();
-        schedule.changed(key("slow", "a"), firing("a", 1, 10));
-        schedule.changed(key("slow", "b"), firing("b", 2, 11));
-        schedule.changed(key("quick", "a"), firing("a", 1, 12));
+        schedule.changed(key("slow", "a"), Some(firing("a", 1, 10)));
+        schedule.changed(key("slow", "b"), Some(firing("b", 2, 11)));
+        schedule.changed(key("quick", "a"), Some(firing("a", 1, 12)));
         let slow = schedule.due(10, MAX);
         assert_eq!(names(&slow), ["slow.a"]);
         // It never ends, and the others fire when they are due; only its own second timer waits behind it.
@@ -176,7 +173,7 @@ mod tests {
     #[test]
     fn what_failed_is_tried_again_after_longer_and_longer_pauses() {
         let mut schedule = Schedule::default();
-        schedule.changed(key("e", "x"), firing("x", 1, 10));
+        schedule.changed(key("e", "x"), Some(firing("x", 1, 10)));
         let mut now_ms = 10;
         let mut pauses = Vec::new();
         for _ in 0..13 {
@@ -194,26 +191,26 @@ mod tests {
     fn one_that_fired_is_not_tried_again_whatever_is_heard_first() {
         for change_first in [true, false] {
             let mut schedule = Schedule::default();
-            schedule.changed(key("e", "x"), firing("x", 1, 10));
+            schedule.changed(key("e", "x"), Some(firing("x", 1, 10)));
             let due = schedule.due(10, MAX);
             if change_first {
-                schedule.changed(key("e", "x"), firing("x", 1, 30));
+                schedule.changed(key("e", "x"), Some(firing("x", 1, 30)));
                 schedule.ended(&due[0].0, &due[0].1, 11, |ms| ms);
             } else {
                 schedule.ended(&due[0].0, &due[0].1, 11, |ms| ms);
-                schedule.changed(key("e", "x"), firing("x", 1, 30));
+                schedule.changed(key("e", "x"), Some(firing("x", 1, 30)));
             }
             assert!(schedule.due(29, MAX).is_empty());
-            assert_eq!(schedule.due(30, MAX)[0].1, firing("x", 1, 30).expect("one"));
+            assert_eq!(schedule.due(30, MAX)[0].1, firing("x", 1, 30));
         }
     }
 
     #[test]
     fn one_that_was_replaced_while_it_fired_waits_for_its_new_time_behind_the_old_firing() {
         let mut schedule = Schedule::default();
-        schedule.changed(key("e", "x"), firing("x", 1, 10));
+        schedule.changed(key("e", "x"), Some(firing("x", 1, 10)));
         let due = schedule.due(10, MAX);
-        schedule.changed(key("e", "x"), firing("x", 2, 12));
+        schedule.changed(key("e", "x"), Some(firing("x", 2, 12)));
         assert!(schedule.due(12, MAX).is_empty(), "its entity is busy");
         schedule.ended(&due[0].0, &due[0].1, 13, |ms| ms);
         assert_eq!(schedule.due(13, MAX)[0].1.seq, 2);

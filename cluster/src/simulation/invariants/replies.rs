@@ -47,8 +47,8 @@ impl Replies {
                 }
                 count
             }
-            (Ask::Refuse { .. }, Delivered::Reply(Err(bytes))) => number(bytes)?,
-            (Ask::SetTimer { .. } | Ask::CancelTimer { .. }, Delivered::Reply(Ok(bytes))) => number(bytes)?,
+            (Ask::Refuse { .. }, Delivered::Reply(Err(bytes)))
+            | (Ask::SetTimer { .. } | Ask::CancelTimer { .. }, Delivered::Reply(Ok(bytes))) => number(bytes)?,
             (Ask::Read, Delivered::Read(count)) => *count,
             other => {
                 return Err(format!(

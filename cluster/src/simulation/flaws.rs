@@ -29,6 +29,8 @@ pub(super) struct Flaws {
     pub(super) snapshot_without_end: bool,
     /// An activation outlives its leadership.
     pub(super) immortal_activations: bool,
+    /// A replica is closed as soon as the map has no place for it, whether or not its group knows.
+    pub(super) closes_early: bool,
     /// A node that lost its disk comes back under its old name.
     pub(super) wiped_under_old_name: bool,
 }

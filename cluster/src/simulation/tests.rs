@@ -157,6 +157,14 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
             },
         ),
         (
+            "a replica closed before it has left its group",
+            60,
+            Flaws {
+                closes_early: true,
+                ..none
+            },
+        ),
+        (
             "a lost disk under its old name",
             20,
             Flaws {

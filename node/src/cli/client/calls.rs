@@ -7,8 +7,8 @@ use proto::{
         WriteOffStockRequest, products_client::ProductsClient, stock_client::StockClient,
     },
     cluster::v1::{
-        DigestsRequest, DigestsResponse, ShowEntityRequest, ShowEntityResponse, StatusRequest, StatusResponse,
-        admin_client::AdminClient,
+        DigestsRequest, DigestsResponse, SetStandingRequest, SetStandingResponse, ShowEntityRequest,
+        ShowEntityResponse, StatusRequest, StatusResponse, admin_client::AdminClient,
     },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
@@ -68,4 +68,6 @@ reads! {
     status: AdminClient, StatusRequest => StatusResponse;
     show_entity: AdminClient, ShowEntityRequest => ShowEntityResponse;
     digests: AdminClient, DigestsRequest => DigestsResponse;
+    // Said twice, it is as if it was said once.
+    set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
 }

@@ -150,7 +150,7 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "activations that outlive their leadership",
-            20,
+            60,
             Flaws {
                 immortal_activations: true,
                 ..none

@@ -13,6 +13,7 @@ use crate::{
     engine::Engine,
     entity::{Entity, EntityKey, Registry, RequestId},
     error::{AskError, Error},
+    membership::Standing,
     service::Services,
     shard::shard_of,
     trace::TraceContext,
@@ -219,6 +220,35 @@ impl Cluster {
         Ok(receiver)
     }
 
+    /// Changes what a node is used for. What follows from it is seen in the status; a rejection says why not, in words.
+    pub async fn set_standing(&self, request: pb::SetStandingRequest) -> Result<(), AskError<String>> {
+        let with_fewer_copies = request.with_fewer_copies;
+        let standing = match request.standing() {
+            pb::Standing::Unspecified => {
+                return Err(AskError::Engine(Error::Invalid {
+                    field: "standing".to_owned(),
+                    reason: "must be given".to_owned(),
+                }));
+            }
+            pb::Standing::Serving => Standing::Serving,
+            pb::Standing::Cordoned => Standing::Cordoned,
+            pb::Standing::Draining => Standing::Draining { with_fewer_copies },
+            pb::Standing::Leaving => Standing::Leaving { with_fewer_copies },
+        };
+        self.engine
+            .set_standing(request.node, standing)
+            .await
+            .map_err(|error| match error {
+                AskError::Rejected(rejection) => AskError::Rejected(rejection.to_string()),
+                AskError::Engine(error) => AskError::Engine(error),
+            })
+    }
+
+    /// Gives leaderships away and takes none from now on. Calls are still taken, and forwarded to where they belong.
+    pub async fn hand_over(&self) {
+        self.engine.hand_over().await;
+    }
+
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
@@ -295,4 +325,7 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error("the configuration is wrong: {0}")]
     Config(String),
+    /// The cluster does not let this node in.
+    #[error("the cluster does not let this node in: {0}")]
+    Join(String),
 }

@@ -24,8 +24,12 @@ pub struct Config {
     pub node: NodeId,
     /// Where everything durable of this node is kept.
     pub data: PathBuf,
-    /// All nodes, this one included.
+    /// All nodes that the cluster begins with, this one included. What was decided since wins over it.
     pub members: Vec<Member>,
+    /// For a node that joins a running cluster: where some of its members listen. Such a node names itself alone as a
+    /// member; all else it is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub join: Vec<SocketAddr>,
     /// The number of shards; fixed when the cluster first starts.
     #[serde(default = "default_shards")]
     pub shards: u32,
@@ -79,6 +83,8 @@ pub struct Limits {
     pub default_timeout_ms: u64,
     /// How long request ids and their replies are kept.
     pub requests_kept_ms: u64,
+    /// A node whose tasks run so late gives its leaderships away.
+    pub scheduler_lag_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -99,19 +105,12 @@ impl Default for Limits {
             idle_ms: 15_000,
             default_timeout_ms: 10_000,
             requests_kept_ms: 24 * 3_600_000,
+            scheduler_lag_ms_max: 500,
         }
     }
 }
 
 impl Config {
-    /// The nodes that hold a copy of a shard when the cluster first starts; the first of them is its preferred leader.
-    pub fn home_of(&self, shard: u32) -> Vec<NodeId> {
-        let count = self.replicas.min(self.members.len());
-        (0..count)
-            .map(|k| self.members[(shard as usize + k) % self.members.len()].id)
-            .collect()
-    }
-
     /// The address of a member.
     pub fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
         self.members.iter().find(|m| m.id == node).map(|m| m.address)

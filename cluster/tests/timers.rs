@@ -122,6 +122,7 @@ impl Node {
             node: number,
             data: folder.join(number.to_string()),
             members,
+            join: Vec::new(),
             shards: 4,
             replicas: 3,
             limits: Limits {

@@ -10,7 +10,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::{
-    api::{self, request::Edge},
+    api::{self, calls::Calls, request::Edge},
     config::{ConfigError, NodeFile},
     effects::payment::PaymentProvider,
     signal,
@@ -28,7 +28,7 @@ const KEEPALIVE_MS: u64 = 20_000;
 /// How long the shards are waited for before a log line says that they are still missing.
 const READY_LOG_MS: u64 = 10_000;
 /// How long calls under way may take once the node was told to stop.
-const STOP_GRACE_MS: u64 = 1_000;
+const STOP_GRACE_MS_MAX: u64 = 5_000;
 /// How long the engine may take to hand over its leaderships and to close.
 const SHUTDOWN_MS_MAX: u64 = 10_000;
 
@@ -78,6 +78,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
         cluster: Cluster::start(config, actors::registry(), services).await?,
         telemetry: telemetry.clone(),
+        calls: Calls::default(),
     };
     tracing::info!(node, %address, pid = std::process::id(), "node listens");
     let served = serve(&edge, listener).await;
@@ -116,18 +117,31 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
         return Ok(ended?);
     }
     api::set_serving(&health, false).await;
-    stop.send_replace(true);
-    let hand_over = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), edge.cluster.shutdown());
-    // The server has to be driven meanwhile: peers and calls under way go on over its connections.
-    let (handed_over, ended) = tokio::join!(hand_over, async {
-        let grace = Duration::from_millis(STOP_GRACE_MS);
-        // Streams of peers never end by themselves, so their connections are cut in the end.
-        tokio::time::timeout(grace, &mut server).await.unwrap_or(Ok(()))
-    });
-    if handed_over.is_err() {
+    let leave = async {
+        // Others lead first; calls go on here meanwhile and are forwarded to them.
+        edge.cluster.hand_over().await;
+        // Then clients are sent elsewhere, and what they have under way here ends.
+        stop.send_replace(true);
+        if !edge.calls.until_none(Duration::from_millis(STOP_GRACE_MS_MAX)).await {
+            tracing::warn!(STOP_GRACE_MS_MAX, "calls under way were cut off");
+        }
+        edge.cluster.shutdown().await;
+    };
+    let leave = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), leave);
+    tokio::pin!(leave);
+    // The server has to be driven meanwhile: peers and calls under way go on over its connections. Streams of peers never
+    // end by themselves, so their connections are cut in the end.
+    let left = tokio::select! {
+        left = &mut leave => left,
+        ended = &mut server => {
+            ended?;
+            leave.await
+        }
+    };
+    if left.is_err() {
         tracing::warn!(SHUTDOWN_MS_MAX, "the engine did not close in time");
     }
-    Ok(ended?)
+    Ok(())
 }
 
 /// Says "serving" once every shard has a leader that can be reached.

@@ -25,6 +25,7 @@ use crate::{
     },
     error::Error,
     journal::Reply,
+    replication::node_of,
     shard::{
         replica::{Replica, Route},
         shard_of,
@@ -219,9 +220,15 @@ impl Engine {
                 call.maybe_done.store(maybe_done, Ordering::Relaxed);
             }
             match answer {
-                Forwarded::Reply(_) | Forwarded::State(_) => return Ok(answer),
-                Forwarded::NotLeader(other) => hint = other.filter(|other| *other != target),
-                Forwarded::Unknown => {}
+                Forwarded::Reply(_) | Forwarded::State(_) => {
+                    self.learn(call.shard, Some(target));
+                    return Ok(answer);
+                }
+                Forwarded::NotLeader(other) => {
+                    hint = other.filter(|other| *other != target);
+                    self.learn(call.shard, hint);
+                }
+                Forwarded::Unknown => self.learn(call.shard, None),
                 Forwarded::Overloaded if maybe_done => {}
                 Forwarded::Overloaded => {
                     return Err(Error::Overloaded {
@@ -248,10 +255,22 @@ impl Engine {
         }
     }
 
+    /// Takes note of who leads a shard of which this node has no replica; others learn it from consensus.
+    fn learn(&self, shard: u32, leader: Option<NodeId>) {
+        let route = &self.routes[shard as usize];
+        if route.borrow().leader != leader && self.replica(shard).is_none() {
+            route.send_modify(|route| route.leader = leader);
+        }
+    }
+
     /// A node to ask when it is not known who leads.
     fn any_replica(&self, shard: u32, attempt: u32) -> NodeId {
-        let home = self.config.home_of(shard);
-        home[attempt as usize % home.len()]
+        let map = self.map();
+        let home = map.home(shard);
+        match home.len() {
+            0 => self.node(),
+            len => node_of(home[attempt as usize % len]),
+        }
     }
 
     async fn there(&self, node: NodeId, call: &Call<'_>) -> Forwarded {
@@ -360,7 +379,7 @@ impl Engine {
             Body::Query {
                 newer_than,
                 events_after,
-            } => read_here(replica, call, *newer_than, *events_after)
+            } => read_here(&replica, call, *newer_than, *events_after)
                 .await
                 .map(Forwarded::State),
         };

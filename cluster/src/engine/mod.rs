@@ -1,17 +1,21 @@
 //! A node's engine: what stands between the one door ([`crate::Cluster`]) and the shards.
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
-//! finds its leader), [`upkeep`] (snapshots to fetch, leaders and members to move), [`status`] and [`timers`] (what
-//! it tells people).
+//! finds its leader), [`groups`] (the replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move),
+//! [`health`] (whether it is well enough to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and
+//! [`timers`] (what it tells people).
 
 mod call;
+mod groups;
+mod health;
+mod roster;
 mod start;
 mod status;
 mod timers;
 mod upkeep;
 
 use std::{
-    collections::BTreeMap,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -29,18 +33,16 @@ use tokio::sync::watch;
 use crate::{
     config::{Config, Limits, NodeId},
     entity::Registry,
+    membership::Map,
     service::Services,
     shard::{
         checkpointer,
         mailbox::Mailbox,
         replica::{Replica, Route},
+        slots::Slots,
     },
     spans::Spans,
-    store::{
-        identity::{Identity, KnownPeer},
-        log::Log,
-        state::StateDb,
-    },
+    store::{identity::Identity, log::Log, state::StateDb},
     transport::links::Links,
 };
 
@@ -58,13 +60,20 @@ pub(crate) struct Engine {
     links: Arc<Links>,
     log: Arc<Log>,
     db: Arc<StateDb>,
-    /// This node's shards; set once it takes part.
-    replicas: OnceLock<BTreeMap<u32, Arc<Replica>>>,
+    /// This node's replicas.
+    replicas: Arc<Slots>,
+    /// Who leads each shard, the system shard last.
     routes: Vec<watch::Sender<Route>>,
+    /// The cluster's map as this node last saw it, and its version.
+    map: watch::Sender<Arc<(u64, Map)>>,
+    /// Takes part: its replicas are open and its threads run.
+    has_begun: AtomicBool,
     next_generation: AtomicU64,
     in_flight: AtomicUsize,
     /// Gives its leaderships away and takes none.
     leaving: AtomicBool,
+    /// Why it leads nothing now, if so.
+    unwell: Mutex<Option<String>>,
     /// Ends its streams.
     stopping: watch::Sender<bool>,
     started: Instant,
@@ -116,23 +125,61 @@ impl Engine {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    fn replica(&self, shard: u32) -> Option<&Arc<Replica>> {
-        self.replicas.get()?.get(&shard)
+    fn replica(&self, shard: u32) -> Option<Arc<Replica>> {
+        self.replicas.get(shard)
+    }
+
+    /// The cluster's map as this node last saw it.
+    pub(crate) fn map(&self) -> MapView {
+        MapView(Arc::clone(&self.map.borrow()))
+    }
+
+    fn own_address(&self) -> SocketAddr {
+        self.config
+            .address_of(self.config.node)
+            .expect("the configuration was checked")
     }
 
     /// Takes note of a peer that introduces itself.
     pub(crate) fn introduce(&self, hello: pb::HelloRequest) -> Result<pb::HelloResponse, String> {
         let node = NodeId::try_from(hello.node).unwrap_or_default();
-        if self.config.address_of(node).is_none() {
-            return Err(format!("node {} is not among the configured members", hello.node));
-        }
-        let peer = KnownPeer {
-            nonce: hello.nonce,
-            raft_id: hello.raft_id,
+        let map = self.map();
+        let Some(member) = map.members.get(&node) else {
+            return Err(format!(
+                "node {} is no member of the cluster; to join it, name some members under `join` in its config file",
+                hello.node
+            ));
         };
+        let is_other = self.identity.introduce(node, hello.nonce, hello.has_begun)?;
+        let is_other_to_all = member.nonce.is_some_and(|nonce| nonce != hello.nonce);
         Ok(pb::HelloResponse {
-            known_under_other_nonce: self.identity.introduce(node, peer)?,
+            known_under_other_nonce: is_other || is_other_to_all,
             shards: self.config.shards,
+            is_unwell: self.unwell().is_some(),
         })
+    }
+}
+
+/// The cluster's map at some version.
+pub(crate) struct MapView(Arc<(u64, Map)>);
+
+impl MapView {
+    /// How often it has changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.0
+    }
+}
+
+impl std::ops::Deref for MapView {
+    type Target = Map;
+
+    fn deref(&self) -> &Map {
+        &self.0.1
+    }
+}
+
+impl AsRef<Map> for MapView {
+    fn as_ref(&self) -> &Map {
+        &self.0.1
     }
 }

@@ -1,7 +1,8 @@
 //! How an engine comes to life, and how it ends.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
@@ -14,48 +15,40 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::{Engine, SNAPSHOTS};
+use super::{Engine, SNAPSHOTS, groups::Opened};
 use crate::{
-    clock::SystemClock,
     cluster::StartError,
     config::Config,
     entity::Registry,
-    journal::{
-        Shard,
-        keys::{self, Meta},
-    },
-    membership,
-    replication::{Boot, Driver, HardState, Input, Members, Settings, node_of, raft_id},
+    membership::{Map, Roster, hello, join},
+    replication::{Driver, Input, Settings, node_of},
     service::Services,
     shard::{
         checkpointer, end_node, flusher,
         mailbox::{Event, Mailbox},
-        replica::{Replica, Route, Surroundings},
+        replica::Route,
         runtime,
+        slots::Slots,
     },
     spans::Spans,
-    store::{
-        Batch, StateStore, StoreError,
-        identity::Identity,
-        log::{Log, StoredGroup},
-        state::StateDb,
-    },
+    store::{identity::Identity, log::Log, state::StateDb},
     transport::links::Links,
 };
 
-/// Index and term at which the log of every group begins. Not zero, so that a replica that begins with nothing is sent a
-/// snapshot and learns the members from it.
-const BEGIN: (u64, u64) = (1, 1);
 /// How long an ending node waits for others to take its leaderships.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Opens the data folder and begins to take part, in the background.
-    pub(crate) async fn start(config: Config, registry: Registry, services: Services) -> Result<Arc<Self>, StartError> {
+    pub(crate) async fn start(
+        mut config: Config,
+        registry: Registry,
+        services: Services,
+    ) -> Result<Arc<Self>, StartError> {
         check(&config)?;
-        let (node, shards, folder) = (config.node, config.shards, config.data.clone());
+        let (node, folder) = (config.node, config.data.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let identity = Identity::open(&folder, node, shards)?;
+            let identity = Identity::open(&folder, node)?;
             // Snapshots are made for those who need them now; what is left of an earlier run is of no use.
             match std::fs::remove_dir_all(folder.join(SNAPSHOTS)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
@@ -69,25 +62,34 @@ impl Engine {
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
+        let (version, map) = first_map(&config, &identity).await?;
+        (config.shards, config.replicas) = (map.shards, map.copies);
         let mailbox = Arc::new(Mailbox::default());
-        let links = Arc::new(Links::connect(&config, &mailbox));
+        let links = Arc::new(Links::new(&config, &mailbox));
+        // Where the config file says that a peer listens is newer than what was last heard of it: it was given at this start.
+        for (peer, member) in &map.members {
+            links.connect(*peer, config.address_of(*peer).unwrap_or(member.address));
+        }
         let engine = Arc::new(Self {
-            routes: (0..config.shards)
+            routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),
+            replicas: Arc::new(Slots::new(config.shards + 1)),
+            map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry,
+            registry: registry.with::<Roster>(),
             services,
             identity: Arc::new(identity),
             mailbox,
             links,
             log: Arc::new(log),
             db: Arc::new(db),
-            replicas: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
             next_generation: AtomicU64::new(1),
             in_flight: AtomicUsize::new(0),
             leaving: AtomicBool::new(false),
+            unwell: Mutex::default(),
             stopping: watch::Sender::new(false),
             started: Instant::now(),
             checkpoints: OnceLock::new(),
@@ -109,131 +111,28 @@ impl Engine {
     }
 
     async fn begin(self: &Arc<Self>) -> Result<(), String> {
-        let is_first = if self.identity.is_begun() {
-            false
-        } else {
-            let is_first = membership::introduce_first(&self.identity, &self.links).await?;
-            if !is_first {
-                tracing::warn!("the data folder was lost: this node comes back as a new replica of its shards");
+        let mut is_first = false;
+        if !self.identity.is_begun() {
+            is_first = hello::introduce_first(&self.identity, &self.links).await?;
+            if is_first {
+                let held = self.begin_first_groups().map_err(|error| error.to_string())?;
+                self.identity.begin((0, self.map().as_ref().clone()), held)?;
+            } else {
+                tracing::warn!("the data folder was lost: this node comes back with new replicas of its shards");
+                let seeds: Vec<SocketAddr> = self.config.members.iter().map(|member| member.address).collect();
+                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true).await?;
+                self.identity.begin((version, map.clone()), BTreeMap::new())?;
+                self.map.send_replace(Arc::new((version, map)));
             }
-            self.begin_groups(is_first).map_err(|error| error.to_string())?;
-            self.identity.set_begun()?;
-            is_first
-        };
-        let (boots, replicas, generations) = self.open_groups(is_first).map_err(|error| error.to_string())?;
-        let newest = generations.values().copied().max().unwrap_or_default();
-        self.next_generation.store(newest + 1, Ordering::Relaxed);
-        for replica in replicas.values() {
-            replica.set_engine(Arc::downgrade(self));
         }
-        assert!(self.replicas.set(replicas.clone()).is_ok(), "an engine begins once");
-        self.run(boots, replicas, generations)
+        let opened = self.open_held(is_first).map_err(|error| error.to_string())?;
+        let newest = opened.generations.values().copied().max().unwrap_or_default();
+        self.next_generation.store(newest + 1, Ordering::Relaxed);
+        self.run(opened)
             .map_err(|error| format!("a thread cannot be started: {error}"))
     }
 
-    /// Writes the beginning of every group of this node: with its first members, or with nothing if the rest is to come
-    /// from peers.
-    fn begin_groups(&self, is_first: bool) -> Result<(), StoreError> {
-        for shard in self.own_shards() {
-            let meta = if is_first {
-                let voters = self
-                    .config
-                    .home_of(shard)
-                    .into_iter()
-                    .map(|node| raft_id(node, 0))
-                    .collect();
-                Meta {
-                    applied: BEGIN,
-                    members: Members::of_voters(voters),
-                    ..Meta::default()
-                }
-            } else {
-                Meta::default()
-            };
-            self.db.keep_only(shard, 0)?;
-            let mut batch = Batch::default();
-            batch.put(keys::META.to_vec(), keys::encode(&meta));
-            self.db.shard(shard, 0)?.write(batch)?;
-        }
-        self.db.sync()?;
-        for shard in self.own_shards() {
-            let stored = if is_first {
-                StoredGroup {
-                    hard_state: HardState {
-                        term: BEGIN.1,
-                        vote: 0,
-                        commit: BEGIN.0,
-                    },
-                    cut: BEGIN,
-                    ..StoredGroup::default()
-                }
-            } else {
-                StoredGroup::default()
-            };
-            self.log.begin(shard, &stored)?;
-        }
-        Ok(())
-    }
-
-    fn own_shards(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.config.shards).filter(|shard| self.config.home_of(*shard).contains(&self.config.node))
-    }
-
-    #[allow(clippy::type_complexity)] // Three things that belong together only here.
-    fn open_groups(
-        &self,
-        is_first: bool,
-    ) -> Result<(Vec<Boot>, BTreeMap<u32, Arc<Replica>>, HashMap<u32, u64>), StoreError> {
-        let surroundings = Surroundings {
-            registry: self.registry.clone(),
-            limits: self.config.limits.clone(),
-            mailbox: Arc::clone(&self.mailbox),
-            db: Arc::clone(&self.db),
-            clock: Arc::new(SystemClock),
-            spans: self.spans.clone(),
-        };
-        let (mut boots, mut replicas, mut generations) = (Vec::new(), BTreeMap::new(), HashMap::new());
-        for shard in self.own_shards() {
-            let stored = self
-                .log
-                .group(shard)?
-                .ok_or_else(|| StoreError::Failed(format!("the log knows nothing of shard {shard}; {REBUILD}")))?;
-            self.db.keep_only(shard, stored.generation)?;
-            let state = Shard::open(self.db.shard(shard, stored.generation)?)?;
-            let meta = state.meta().clone();
-            if meta.applied.0 < stored.cut.0 {
-                return Err(StoreError::Failed(format!(
-                    "the state of shard {shard} ends at {}, and the log begins after {}; {REBUILD}",
-                    meta.applied.0, stored.cut.0
-                )));
-            }
-            let mut hard_state = stored.hard_state;
-            // The commit position is written along with other things; the state store may know better.
-            hard_state.commit = hard_state.commit.max(meta.applied.0);
-            boots.push(Boot {
-                group: shard,
-                id: self.identity.raft_id(),
-                hard_state,
-                cut: stored.cut,
-                entries: stored.entries,
-                applied: meta.applied.0,
-                members: meta.members,
-                generation: stored.generation,
-                campaign: is_first && self.config.home_of(shard).first() == Some(&self.config.node),
-            });
-            generations.insert(shard, stored.generation);
-            let route = self.routes[shard as usize].clone();
-            replicas.insert(shard, Arc::new(Replica::new(shard, state, surroundings.clone(), route)));
-        }
-        Ok((boots, replicas, generations))
-    }
-
-    fn run(
-        self: &Arc<Self>,
-        boots: Vec<Boot>,
-        replicas: BTreeMap<u32, Arc<Replica>>,
-        generations: HashMap<u32, u64>,
-    ) -> std::io::Result<()> {
+    fn run(self: &Arc<Self>, opened: Opened) -> std::io::Result<()> {
         let limits = &self.config.limits;
         let settings = Settings {
             heartbeat_ticks: limits.heartbeat_ticks,
@@ -242,9 +141,9 @@ impl Engine {
             append_bytes_max: limits.append_bytes_max,
             seed: self.identity.nonce(),
         };
-        let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), generations)?;
+        let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
         let (checkpoints, checkpointer) = checkpointer::spawn(checkpointer::Parts {
-            replicas: replicas.clone(),
+            replicas: Arc::clone(&self.replicas),
             registry: self.registry.clone(),
             limits: limits.clone(),
             db: Arc::clone(&self.db),
@@ -254,9 +153,9 @@ impl Engine {
         })?;
         let (tasks, queue) = mpsc::unbounded_channel();
         let driver = runtime::spawn(runtime::Parts {
-            driver: Driver::new(self.config.node, &settings, boots),
+            driver: Driver::new(self.config.node, &settings, opened.boots),
             mailbox: Arc::clone(&self.mailbox),
-            replicas,
+            replicas: Arc::clone(&self.replicas),
             writes,
             outgoing: Arc::clone(&self.links),
             tasks,
@@ -264,10 +163,15 @@ impl Engine {
         })?;
         assert!(self.checkpoints.set(checkpoints).is_ok(), "an engine begins once");
         self.threads.lock().extend([driver, checkpointer]);
+        self.has_begun.store(true, Ordering::Release);
         self.tasks.lock().extend([
             tokio::spawn(Arc::clone(self).do_tasks(queue)),
             tokio::spawn(Arc::clone(self).keep_planning()),
-            tokio::spawn(membership::keep_introducing(
+            tokio::spawn(Arc::clone(self).keep_following()),
+            tokio::spawn(Arc::clone(self).keep_placing()),
+            tokio::spawn(Arc::clone(self).keep_closing()),
+            tokio::spawn(Arc::clone(self).keep_watching_itself()),
+            tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
                 Arc::clone(&self.links),
             )),
@@ -277,11 +181,10 @@ impl Engine {
 
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
-        if self.leaving.swap(true, Ordering::SeqCst) {
+        self.hand_over().await;
+        if self.stopping.send_replace(true) {
             return;
         }
-        self.hand_over().await;
-        self.stopping.send_replace(true);
         self.mailbox.send(Event::Stop);
         if let Some(checkpoints) = self.checkpoints.get() {
             // It ends by itself only when the node does.
@@ -291,16 +194,18 @@ impl Engine {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         // A thread that panicked has ended the process already.
         let _ = joined.await;
-        for replica in self.replicas.get().into_iter().flat_map(BTreeMap::values) {
-            replica.close();
-        }
+        self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
         self.links.close();
     }
 
-    async fn hand_over(&self) {
+    /// Gives leaderships away and takes none from now on.
+    pub(crate) async fn hand_over(&self) {
+        if self.leaving.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let deadline = Instant::now() + HAND_OVER_MAX;
         while let Some(groups) = self.group_status().await {
             let led: Vec<_> = groups.into_iter().filter(|group| group.is_leader).collect();
@@ -310,7 +215,7 @@ impl Engine {
                     .matched
                     .iter()
                     .filter(|(id, _)| group.members.voters.contains(id))
-                    .filter(|(id, _)| self.links.peer(node_of(*id)).is_some_and(|peer| peer.forward.is_up()))
+                    .filter(|(id, _)| self.links.peer(node_of(*id)).is_some_and(|peer| peer.can_lead()))
                     .max_by_key(|(_, matched)| *matched);
                 if let Some((id, _)) = best {
                     moving = true;
@@ -329,8 +234,30 @@ impl Engine {
     }
 }
 
-/// What to do about a folder whose parts do not fit together.
-const REBUILD: &str = "delete this node's data folder and start it: it is rebuilt from its peers";
+/// The map that a node begins with: what it last saw, what a new cluster has, or what a running one tells who joins it.
+async fn first_map(config: &Config, identity: &Identity) -> Result<(u64, Map), StartError> {
+    if identity.is_begun() {
+        let (version, map) = identity.map();
+        if config.join.is_empty() && map.shards != config.shards {
+            return Err(StartError::Data(format!(
+                "{} was begun with {} shards, and the configuration says {}; the number cannot change",
+                config.data.display(),
+                map.shards,
+                config.shards
+            )));
+        }
+        return Ok((version, map));
+    }
+    if config.join.is_empty() {
+        return Ok((0, Map::first(config)));
+    }
+    let own = config.address_of(config.node).expect("the configuration was checked");
+    let map = join::join(identity, own, &config.join, false)
+        .await
+        .map_err(StartError::Join)?;
+    identity.begin(map.clone(), BTreeMap::new()).map_err(StartError::Data)?;
+    Ok(map)
+}
 
 fn check(config: &Config) -> Result<(), StartError> {
     let wrong = |reason: String| Err(StartError::Config(reason));

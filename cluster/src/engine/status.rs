@@ -1,10 +1,17 @@
 //! What the engine tells people: its own part, and that of all nodes put together.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::{StreamExt, future::join_all};
 use proto::cluster::v1 as pb;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tonic::Status;
 
 use super::Engine;
@@ -12,19 +19,24 @@ use crate::{
     config::NodeId,
     entity::{EntityKey, decision::EffectRequest},
     error::Error,
+    placement::plan::steps_left,
     replication::node_of,
     shard::{replica::Route, shard_of},
 };
 
 /// How long another node may take to tell of itself.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
+/// Time between two looks at whether this node has begun.
+const READY_POLL: Duration = Duration::from_millis(10);
 /// Entities in one message of a scan.
 const SCAN_PAGE_LEN: usize = 200;
 
 impl Engine {
     /// This node's own part.
     pub(crate) async fn node_status(&self) -> pb::NodeStatusResponse {
-        let groups = self.group_status().await.unwrap_or_default();
+        let groups = self.group_status().await;
+        let has_begun = groups.is_some();
+        let groups = groups.unwrap_or_default();
         let mut activations = 0;
         let replicas = groups
             .into_iter()
@@ -36,6 +48,7 @@ impl Engine {
                 let meta = state.meta();
                 Some(pb::ReplicaStatus {
                     shard: group.group,
+                    replica: group.replica,
                     term: group.term,
                     leader: group.leader.map_or(0, u32::from),
                     is_leader: group.is_leader,
@@ -49,7 +62,9 @@ impl Engine {
                         .iter()
                         .map(|(id, matched)| (u32::from(node_of(*id)), group.last.saturating_sub(*matched)))
                         .collect(),
-                    members: group.members.voters.iter().map(|id| u32::from(node_of(*id))).collect(),
+                    voters: group.members.voters.clone(),
+                    members: group.members.all().collect(),
+                    durable_members: state.durable_members().all().collect(),
                     recent_digests: state.recent_digests().collect(),
                     timers: state.timers().len() as u64,
                     timers_overdue_ms: (state.timers().first_due_ms())
@@ -64,6 +79,8 @@ impl Engine {
             activations,
             resident_bytes: resident_bytes(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
+            unwell: self.unwell().unwrap_or_default(),
+            has_begun,
             replicas,
             breakers: self
                 .services
@@ -81,8 +98,8 @@ impl Engine {
     }
 
     /// What each node says of itself; `None` for one that does not answer.
-    async fn all_nodes(&self) -> BTreeMap<NodeId, Option<pb::NodeStatusResponse>> {
-        let others = self.links.iter().map(|(node, peer)| {
+    pub(super) async fn all_nodes(&self) -> BTreeMap<NodeId, Option<pb::NodeStatusResponse>> {
+        let others = self.links.all().into_iter().map(|(node, peer)| {
             let mut client = peer.client.clone();
             async move {
                 let answer = timeout(ANSWER_MAX, client.node_status(pb::NodeStatusRequest {})).await;
@@ -96,17 +113,19 @@ impl Engine {
     /// The whole cluster, as far as it can be reached from here.
     pub(crate) async fn status(&self) -> pb::StatusResponse {
         let nodes = self.all_nodes().await;
+        let map = self.map();
+        let silent = nodes.iter().filter(|(_, said)| said.is_none());
+        let down = silent.map(|(node, _)| *node).collect();
         let shards = (0..self.shards())
             .map(|shard| self.shard_status(shard, &nodes))
             .collect::<Vec<_>>();
         pb::StatusResponse {
-            nodes: self
-                .config
+            nodes: map
                 .members
                 .iter()
-                .map(|member| {
-                    let said = nodes.get(&member.id).and_then(Option::as_ref);
-                    let node = u32::from(member.id);
+                .map(|(id, member)| {
+                    let said = nodes.get(id).and_then(Option::as_ref);
+                    let node = u32::from(*id);
                     pb::NodeStatus {
                         id: node,
                         up: said.is_some(),
@@ -117,6 +136,9 @@ impl Engine {
                         activations: said.map_or(0, |said| said.activations),
                         resident_bytes: said.map_or(0, |said| said.resident_bytes),
                         uptime_ms: said.map_or(0, |said| said.uptime_ms),
+                        standing: member.standing.name().to_owned(),
+                        replicas: map.replicas_on(*id).filter(|(shard, _)| *shard < map.shards).count() as u32,
+                        unwell: said.map(|said| said.unwell.clone()).unwrap_or_default(),
                     }
                 })
                 .collect(),
@@ -133,6 +155,9 @@ impl Engine {
                 })
                 .collect(),
             shards,
+            system: Some(self.shard_status(map.system_shard(), &nodes)),
+            roster_version: map.version(),
+            moves_left: steps_left(&map, &down) as u32,
         }
     }
 
@@ -149,21 +174,23 @@ impl Engine {
             .filter(|(_, replica)| replica.is_leader)
             .max_by_key(|(_, replica)| replica.term);
         let best = leader.or_else(|| told.iter().max_by_key(|(_, replica)| replica.applied));
-        let home = self.config.home_of(shard).into_iter().map(u32::from).collect();
+        let home: Vec<u32> = self.map().nodes_of(shard).map(u32::from).collect();
         let Some((_, replica)) = best else {
             return pb::ShardStatus {
                 id: shard,
-                replicas: home,
+                replicas: home.clone(),
+                home,
                 ..pb::ShardStatus::default()
             };
         };
-        let mut replicas = replica.members.clone();
+        let mut replicas: Vec<u32> = replica.voters.iter().map(|id| u32::from(node_of(*id))).collect();
         replicas.sort_unstable();
         pb::ShardStatus {
             id: shard,
             leader: leader.map_or(0, |(node, _)| *node),
             term: replica.term,
-            replicas: if replicas.is_empty() { home } else { replicas },
+            replicas: if replicas.is_empty() { home.clone() } else { replicas },
+            home,
             lag: replica.lag.clone(),
             applied: replica.applied,
             entities: replica.entities,
@@ -176,13 +203,11 @@ impl Engine {
 
     /// What each replica holds, at the highest position that all of a shard's replicas have reached and remember.
     pub(crate) async fn digests(&self) -> pb::DigestsResponse {
-        let nodes = self.all_nodes().await;
+        let (nodes, map) = (self.all_nodes().await, self.map());
         let shards = (0..self.shards())
             .map(|shard| {
-                let told: Vec<(NodeId, Option<&pb::ReplicaStatus>)> = self
-                    .config
-                    .home_of(shard)
-                    .into_iter()
+                let told: Vec<(NodeId, Option<&pb::ReplicaStatus>)> = map
+                    .nodes_of(shard)
                     .map(|node| {
                         let said = nodes.get(&node).and_then(Option::as_ref);
                         (
@@ -191,11 +216,11 @@ impl Engine {
                         )
                     })
                     .collect();
-                let voters = told
+                let voters: Vec<u32> = told
                     .iter()
                     .filter_map(|(_, replica)| *replica)
                     .max_by_key(|replica| (replica.is_leader, replica.term))
-                    .map(|leader| leader.members.clone())
+                    .map(|leader| leader.voters.iter().map(|id| u32::from(node_of(*id))).collect())
                     .unwrap_or_default();
                 let reached = told.iter().filter_map(|(_, replica)| *replica);
                 let common = reached.clone().next().and_then(|first| {
@@ -218,12 +243,13 @@ impl Engine {
     /// Waits until every shard has a leader that this node knows of.
     pub(crate) async fn ready(&self, limit: Duration) -> Result<(), Error> {
         let all = async {
-            for shard in 0..self.shards() {
+            while !self.has_begun.load(Ordering::Acquire) {
+                sleep(READY_POLL).await;
+            }
+            for replica in self.replicas.iter() {
+                let mut route = self.routes[replica.shard() as usize].subscribe();
                 // The sender lives as long as the engine.
-                let mut route = self.routes[shard as usize].subscribe();
-                if self.config.home_of(shard).contains(&self.node()) {
-                    let _ = route.wait_for(|route| route.leader.is_some()).await;
-                }
+                let _ = route.wait_for(|route| route.leader.is_some()).await;
             }
         };
         timeout(limit, all).await.map_err(|_| Error::Unavailable {
@@ -270,10 +296,10 @@ impl Engine {
         shard: u32,
         kind: &str,
     ) -> Result<mpsc::Receiver<Result<pb::ScanResponse, Error>>, Error> {
-        if shard >= self.shards() {
+        if shard > self.shards() {
             return Err(Error::Invalid {
                 field: "shard".to_owned(),
-                reason: format!("must be below {}", self.shards()),
+                reason: format!("must be at most {}, the system shard", self.shards()),
             });
         }
         let unavailable = move |reason: String| Error::Unavailable {

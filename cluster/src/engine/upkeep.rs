@@ -1,7 +1,6 @@
 //! What goes on beside the calls: snapshots to build and fetch, leaders to bring home, replicas to replace.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -60,6 +59,10 @@ impl Engine {
                         engine.mailbox.input(input);
                     });
                 }
+                Task::Closed { group } => {
+                    let engine = Arc::clone(&self);
+                    tokio::task::spawn_blocking(move || engine.forget_replica(group));
+                }
                 Task::DropGeneration { group, generation } => {
                     let db = Arc::clone(&self.db);
                     tokio::task::spawn_blocking(move || {
@@ -110,7 +113,9 @@ impl Engine {
 
     /// The groups of this node; `None` once it has stopped.
     pub(super) async fn group_status(&self) -> Option<Vec<GroupStatus>> {
-        self.replicas.get()?;
+        if !self.has_begun.load(Ordering::Acquire) {
+            return None;
+        }
         let (sender, receiver) = oneshot::channel();
         self.mailbox.send(Event::Status(sender));
         receiver.await.ok()
@@ -118,16 +123,16 @@ impl Engine {
 
     /// Looks again and again at what should move, and begins the next move of each group.
     pub(super) async fn keep_planning(self: Arc<Self>) {
+        let mut changes = self.map.subscribe();
         while let Some(groups) = self.group_status().await {
-            let view = self.view();
+            let (view, map) = (self.view(), self.map());
             for group in groups {
                 if self.leaving.load(Ordering::Relaxed) {
                     return;
                 }
-                let home = self.config.home_of(group.group);
-                match placement::next_move(&group, &home, &view) {
+                match placement::next_move(&group, self.node(), map.home(group.group), &view) {
                     Some(Move::Transfer { group, to }) => {
-                        tracing::debug!(group, to, "leadership goes home");
+                        tracing::debug!(group, to, "leadership goes elsewhere");
                         self.mailbox.input(Input::Transfer { group, to });
                     }
                     Some(Move::Change { group, changes }) => {
@@ -137,20 +142,22 @@ impl Engine {
                     None => {}
                 }
             }
-            sleep(PLAN_INTERVAL).await;
+            tokio::select! {
+                () = sleep(PLAN_INTERVAL) => {}
+                // Its sender lives as long as the engine.
+                _ = changes.changed() => {}
+            }
         }
     }
 
     fn view(&self) -> View {
-        let reachable: BTreeSet<NodeId> = self
-            .links
-            .iter()
-            .filter(|(_, peer)| peer.forward.is_up())
-            .map(|(node, _)| node)
-            .collect();
+        let peers = self.links.all().into_iter();
         View {
-            replicas: self.identity.replicas(),
-            reachable,
+            can_lead: peers
+                .filter(|(_, peer)| peer.can_lead())
+                .map(|(node, _)| node)
+                .collect(),
+            is_unwell: self.unwell().is_some(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Shard {
     timers: Timers,
     recent: VecDeque<(u64, u64)>,
     checkpoint: u64,
+    /// The members at the last checkpoint: those that a restart begins with.
+    durable_members: Members,
 }
 
 impl Shard {
@@ -83,6 +85,7 @@ impl Shard {
         Ok(Self {
             store,
             checkpoint: meta.applied.0,
+            durable_members: meta.members.clone(),
             meta,
             tail: Tail::default(),
             frozen: None,
@@ -419,6 +422,11 @@ impl Shard {
         self.tail.bytes
     }
 
+    /// Whether a restart would forget a change of members: others wait for this replica to know it for good.
+    pub(crate) fn is_membership_dirty(&self) -> bool {
+        self.durable_members != self.meta.members
+    }
+
     /// Whether a checkpoint would move anything.
     pub(crate) fn is_dirty(&self) -> bool {
         self.tail.entries > 0
@@ -432,11 +440,19 @@ impl Shard {
         (tail, self.meta.clone())
     }
 
-    /// The frozen tail is on the device.
-    pub(crate) fn thaw(&mut self, checkpoint: u64) {
+    /// The frozen tail is on the device, with what is true at its end.
+    pub(crate) fn thaw(&mut self, meta: &Meta) {
         self.frozen = None;
         // A snapshot that was installed meanwhile is further on.
-        self.checkpoint = self.checkpoint.max(checkpoint);
+        if meta.applied.0 >= self.checkpoint {
+            self.checkpoint = meta.applied.0;
+            self.durable_members.clone_from(&meta.members);
+        }
+    }
+
+    /// The members that this replica begins with should it restart now.
+    pub(crate) fn durable_members(&self) -> &Members {
+        &self.durable_members
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn StateStore> {

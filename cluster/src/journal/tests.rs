@@ -117,7 +117,7 @@ fn checkpoint(shard: &mut Shard) -> usize {
     let batch = checkpoint::batch(&*store, &Registry::new(), &tail, &meta, 1).expect("a batch");
     let rows = batch.rows.iter().filter(|(key, _)| key.starts_with(b"t")).count();
     store.write(batch).expect("written");
-    shard.thaw(meta.applied.0);
+    shard.thaw(&meta);
     rows
 }
 

@@ -1,77 +1,12 @@
-//! Who is there. Before a node with a new folder takes part, it introduces itself to its peers: one of them may know it
-//! under another nonce, and then the folder was lost and the node must come back as a new replica.
+//! Who belongs to the cluster.
+//!
+//! Reading order: [`map`] (members and the homes of shards), [`roster`] (the entity that decides about it), [`hello`] (how a
+//! node with a new folder finds out whether it is the first of its kind), [`join`] (how one is let in).
 
-use std::{sync::Arc, time::Duration};
+pub(crate) mod hello;
+pub(crate) mod join;
+pub(crate) mod map;
+pub(crate) mod roster;
 
-use futures::future::join_all;
-use proto::cluster::v1 as pb;
-use tokio::time::{sleep, timeout};
-
-use crate::{config::NodeId, store::identity::Identity, transport::links::Links};
-
-/// Time between two rounds of introductions.
-const ROUND_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a peer may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
-
-/// Introduces a node with a new folder, until it is known whether the folder is the first of its kind. Says whether it is.
-///
-/// A first folder needs the word of every peer: the one that does not answer may be the one that knows. A lost folder is
-/// known by the word of one.
-pub(crate) async fn introduce_first(identity: &Identity, links: &Links) -> Result<bool, String> {
-    let mut rounds = 0_u32;
-    loop {
-        let answers = introduce(identity, links).await;
-        let mut silent = Vec::new();
-        for (node, answer) in answers {
-            match answer {
-                Some(Ok(hello)) if hello.known_under_other_nonce => {
-                    identity.renew()?;
-                    return Ok(false);
-                }
-                Some(Ok(_)) => {}
-                Some(Err(reason)) => return Err(format!("node {node} refuses this node: {reason}")),
-                None => silent.push(node),
-            }
-        }
-        if silent.is_empty() {
-            return Ok(true);
-        }
-        rounds += 1;
-        if rounds.is_multiple_of(50) {
-            tracing::info!(?silent, "waiting for all nodes of the new cluster to answer");
-        }
-        sleep(ROUND_INTERVAL).await;
-    }
-}
-
-/// Introduces this node for as long as it runs, so that peers that were away learn of it too.
-pub(crate) async fn keep_introducing(identity: Arc<Identity>, links: Arc<Links>) {
-    loop {
-        introduce(&identity, &links).await;
-        sleep(ROUND_INTERVAL * 10).await;
-    }
-}
-
-/// One round: what each peer answers; `None` for one that does not.
-async fn introduce(identity: &Identity, links: &Links) -> Vec<(NodeId, Option<Result<pb::HelloResponse, String>>)> {
-    let request = pb::HelloRequest {
-        node: u32::from(identity.node()),
-        nonce: identity.nonce(),
-        raft_id: identity.raft_id(),
-    };
-    join_all(links.iter().map(|(node, peer)| {
-        let mut client = peer.client.clone();
-        async move {
-            let answer = match timeout(ANSWER_MAX, client.hello(request)).await {
-                Ok(Ok(response)) => Some(Ok(response.into_inner())),
-                Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
-                    Some(Err(status.message().to_owned()))
-                }
-                Ok(Err(_)) | Err(_) => None,
-            };
-            (node, answer)
-        }
-    }))
-    .await
-}
+pub(crate) use map::{Map, Standing};
+pub(crate) use roster::{Roster, RosterCommand, RosterRejection};

@@ -92,6 +92,10 @@ pub(crate) enum Input {
     },
     /// The data of a snapshot could not be fetched.
     FetchFailed { group: u32 },
+    /// This node holds a replica of one more group.
+    Open(Box<Boot>),
+    /// This node's replica of the group belongs to it no longer: forget it, and its part of the log.
+    Close { group: u32 },
 }
 
 /// What is to be done, in the order of the fields.
@@ -130,6 +134,8 @@ pub(crate) struct GroupWrite {
     pub(crate) entries: Vec<Entry>,
     /// Entries up to this index and term are no longer needed.
     pub(crate) cut: Option<(u64, u64)>,
+    /// Nothing of the group is needed any more.
+    pub(crate) remove: bool,
 }
 
 /// One step of a group's state.
@@ -182,12 +188,16 @@ pub(crate) enum Task {
     },
     /// The data under this generation will not be used.
     DropGeneration { group: u32, generation: u64 },
+    /// The group was closed, and its part of the log is gone from the device.
+    Closed { group: u32 },
 }
 
 /// A group, for people and for planning.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupStatus {
     pub(crate) group: u32,
+    /// This node's own replica.
+    pub(crate) replica: RaftId,
     pub(crate) term: u64,
     pub(crate) leader: Option<NodeId>,
     pub(crate) is_leader: bool,
@@ -196,11 +206,19 @@ pub(crate) struct GroupStatus {
     pub(crate) members: Members,
     /// For a leader: what each other replica is known to hold.
     pub(crate) matched: Vec<(RaftId, u64)>,
+    /// For a leader: the other replicas that it has heard from lately.
+    pub(crate) heard: Vec<RaftId>,
 }
 
 /// All groups of one node.
 pub(crate) struct Driver {
+    node: NodeId,
+    settings: Settings,
     groups: BTreeMap<u32, Group>,
+    /// Closed, and to be removed from the log with the next write.
+    closing: Vec<u32>,
+    /// Those whose removal is on its way to the device, with the write's number.
+    closed: Vec<(u64, u32)>,
     next_write: u64,
 }
 
@@ -210,7 +228,14 @@ impl Driver {
             .into_iter()
             .map(|boot| (boot.group, Group::new(node, settings.clone(), boot)))
             .collect();
-        Self { groups, next_write: 1 }
+        Self {
+            node,
+            settings: settings.clone(),
+            groups,
+            closing: Vec::new(),
+            closed: Vec::new(),
+            next_write: 1,
+        }
     }
 
     /// Takes what has happened and says what is to be done.
@@ -231,6 +256,14 @@ impl Driver {
             if part.hard_state.is_some() || part.install.is_some() || !part.entries.is_empty() || part.cut.is_some() {
                 write.groups.insert(*id, part);
             }
+        }
+        for group in self.closing.drain(..) {
+            let remove = GroupWrite {
+                remove: true,
+                ..GroupWrite::default()
+            };
+            write.groups.insert(group, remove);
+            self.closed.push((write.number, group));
         }
         if !write.groups.is_empty() {
             self.next_write += 1;
@@ -267,7 +300,25 @@ impl Driver {
                 Some(group) => group.enqueue_read(ticket),
                 None => output.reads.push((ticket, false)),
             },
-            Input::Written(number) => self.groups.values_mut().for_each(|group| group.written(number, output)),
+            Input::Written(number) => {
+                self.groups.values_mut().for_each(|group| group.written(number, output));
+                let gone = self.closed.extract_if(.., |(write, _)| *write <= number);
+                output.tasks.extend(gone.map(|(_, group)| Task::Closed { group }));
+            }
+            Input::Open(boot) => {
+                let group = boot.group;
+                let opened = Group::new(self.node, self.settings.clone(), *boot);
+                assert!(
+                    self.groups.insert(group, opened).is_none(),
+                    "a node holds one replica of a group"
+                );
+            }
+            Input::Close { group } => {
+                if let Some(closed) = self.groups.remove(&group) {
+                    closed.close(output);
+                    self.closing.push(group);
+                }
+            }
             Input::LinkDown(node) => self.groups.values_mut().for_each(|group| group.link_down(node)),
             Input::Transfer { group, to } => self.with(group, |group| group.transfer(to)),
             Input::ChangeMembers { group, changes } => self.with(group, |group| group.change_members(&changes)),
@@ -282,7 +333,10 @@ impl Driver {
                 group,
                 generation,
                 message,
-            } => self.with(group, |group| group.fetched(generation, *message)),
+            } => match self.groups.get_mut(&group) {
+                Some(group) => group.fetched(generation, *message, output),
+                None => output.tasks.push(Task::DropGeneration { group, generation }),
+            },
             Input::FetchFailed { group } => self.with(group, |group| group.fetch_failed(output)),
         }
     }

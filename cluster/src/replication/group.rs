@@ -69,6 +69,9 @@ pub(super) struct Group {
     building_snapshot: bool,
     fetching: bool,
     staged: Option<u64>,
+    /// Ticks since the start, and when each other replica was last heard from.
+    ticks: u64,
+    heard: BTreeMap<RaftId, u64>,
     /// For replicas that are being sent a snapshot: since how many ticks.
     snapshot_ticks: BTreeMap<RaftId, u32>,
     cut: Option<(u64, u64)>,
@@ -130,6 +133,8 @@ impl Group {
             building_snapshot: false,
             fetching: false,
             staged: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
             snapshot_ticks: BTreeMap::new(),
             cut: None,
         }
@@ -172,6 +177,7 @@ impl Group {
         let timeout = election::timeout(&self.settings, self.id, raft.term, raft.id, voters);
         raft.set_randomized_election_timeout(timeout);
         self.raw.tick();
+        self.ticks += 1;
         self.watch_snapshots();
     }
 
@@ -189,6 +195,8 @@ impl Group {
             .map(|(id, _)| *id)
             .collect();
         self.snapshot_ticks.retain(|id, _| receiving.contains(id));
+        let members = Members::from(&self.raw.raft.prs().conf().to_conf_state());
+        self.heard.retain(|id, _| members.all().any(|member| member == *id));
         for id in receiving {
             let ticks = self.snapshot_ticks.entry(id).or_default();
             *ticks += 1;
@@ -213,6 +221,7 @@ impl Group {
             );
             return;
         }
+        self.heard.insert(wire.from, self.ticks);
         let announced = wire.snapshot.as_ref().map(|s| (s.index, s.source_node));
         if let Some((index, source)) = announced
             && index > self.raw.raft.raft_log.committed
@@ -348,8 +357,16 @@ impl Group {
         self.raw.mut_store().snapshot = None;
     }
 
-    pub(super) fn fetched(&mut self, generation: u64, wire: pb::RaftMessage) {
+    pub(super) fn fetched(&mut self, generation: u64, wire: pb::RaftMessage, output: &mut Output) {
         self.fetching = false;
+        // Meant for a replica that this node held before this one.
+        if wire.to != self.raw.raft.id {
+            output.tasks.push(Task::DropGeneration {
+                group: self.id,
+                generation,
+            });
+            return;
+        }
         self.staged = Some(generation);
         if let Some(message) = message::from_wire(wire) {
             let _ = self.raw.step(message);
@@ -364,6 +381,24 @@ impl Group {
             let message = message::failed_fetch(raft.id, raft.leader_id, raft.term);
             output.send.push(self.envelope(message));
         }
+    }
+
+    /// Ends the replica: whoever waits for it is told.
+    pub(super) fn close(mut self, output: &mut Output) {
+        let lost = self.in_flight.drain(..).flat_map(|entry| entry.tickets);
+        output.failed.extend(lost.map(|ticket| (ticket, Failure::Unknown)));
+        let refused = self.pending.drain(..).map(|(_, ticket)| ticket);
+        output.failed.extend(refused.map(|ticket| (ticket, Failure::NotLeader)));
+        let rounds = std::mem::take(&mut self.rounds).into_values().flatten();
+        let confirmed = self.confirmed.drain(..).flat_map(|(_, tickets)| tickets);
+        let reads = self.reads.drain(..).chain(rounds).chain(confirmed);
+        output.reads.extend(reads.map(|ticket| (ticket, false)));
+        output.roles.push(Role {
+            group: self.id,
+            term: self.raw.raft.term,
+            leader: None,
+            serving: false,
+        });
     }
 
     /// Takes one step: proposes what waits, and turns what the library has ready into effects.
@@ -556,6 +591,12 @@ impl Group {
                         .raw
                         .apply_conf_change(&change)
                         .expect("a change of members was checked before it was proposed");
+                    // One that came to lead while it was on its way out. The library would have it lead on, and then looks
+                    // for its own progress, which is gone.
+                    if self.is_leader() && !self.raw.raft.promotable() {
+                        let term = self.raw.raft.term;
+                        self.raw.raft.become_follower(term, raft::INVALID_ID);
+                    }
                     Some(Members::from(&state))
                 }
             };
@@ -630,6 +671,12 @@ impl Group {
         });
     }
 
+    fn heard_lately(&self) -> Vec<RaftId> {
+        let since = self.ticks.saturating_sub(2 * self.settings.election_ticks as u64);
+        let lately = self.heard.iter().filter(|(_, at)| **at >= since);
+        lately.map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn status(&self) -> GroupStatus {
         let raft = &self.raw.raft;
         let matched = if self.is_leader() {
@@ -643,6 +690,7 @@ impl Group {
         };
         GroupStatus {
             group: self.id,
+            replica: raft.id,
             term: raft.term,
             leader: (raft.leader_id != 0).then(|| node_of(raft.leader_id)),
             is_leader: self.is_leader(),
@@ -650,6 +698,7 @@ impl Group {
             last: raft.raft_log.last_index(),
             members: Members::from(&raft.prs().conf().to_conf_state()),
             matched,
+            heard: self.heard_lately(),
         }
     }
 }

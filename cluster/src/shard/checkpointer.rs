@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{end_node, mailbox::Mailbox, replica::Replica, snapshot};
+use super::{end_node, mailbox::Mailbox, replica::Replica, slots::Slots, snapshot};
 use crate::{
     config::Limits,
     entity::Registry,
@@ -35,7 +35,7 @@ pub(crate) enum Request {
 
 /// What the thread works with.
 pub(crate) struct Parts {
-    pub(crate) replicas: BTreeMap<u32, Arc<Replica>>,
+    pub(crate) replicas: Arc<Slots>,
     pub(crate) registry: Registry,
     pub(crate) limits: Limits,
     pub(crate) db: Arc<StateDb>,
@@ -50,13 +50,11 @@ pub(crate) fn spawn(parts: Parts) -> std::io::Result<(mpsc::Sender<Request>, thr
     let join = thread::Builder::new().name("checkpointer".into()).spawn(move || {
         let now = Instant::now();
         let interval = Duration::from_millis(parts.limits.checkpoint_interval_ms);
-        let count = parts.replicas.len().max(1) as u32;
+        let count = parts.replicas.iter().count().max(1) as u32;
         // The shards take turns, so that one does not wait for the work of all.
-        let last = parts
-            .replicas
-            .keys()
-            .zip(0..)
-            .map(|(shard, n)| (*shard, now.checked_sub(interval * n / count).unwrap_or(now)))
+        let last = (0..)
+            .zip(parts.replicas.iter())
+            .map(|(n, replica)| (replica.shard(), now.checked_sub(interval * n / count).unwrap_or(now)))
             .collect();
         let snapshots = BTreeMap::new();
         let checkpointer = Checkpointer { parts, last, snapshots };
@@ -81,7 +79,7 @@ impl Checkpointer {
             match requests.recv_timeout(LOOK_INTERVAL) {
                 Ok(Request::Snapshot(shard)) => self.snapshot(shard),
                 Ok(Request::Stop) => {
-                    let all = self.parts.replicas.keys().copied().collect();
+                    let all = self.parts.replicas.iter().collect();
                     return self.checkpoint(all);
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -94,36 +92,40 @@ impl Checkpointer {
         }
     }
 
-    fn due(&self) -> Vec<u32> {
+    fn due(&self) -> Vec<Arc<Replica>> {
         let interval = Duration::from_millis(self.parts.limits.checkpoint_interval_ms);
         self.parts
             .replicas
             .iter()
-            .filter(|(shard, replica)| {
+            .filter(|replica| {
                 let state = replica.state();
-                let is_old = self.last.get(shard).is_none_or(|last| last.elapsed() >= interval);
-                state.is_dirty() && (is_old || state.tail_bytes() > self.parts.limits.tail_bytes_max / 2)
+                let last = self.last.get(&replica.shard());
+                let is_old = last.is_none_or(|last| last.elapsed() >= interval);
+                let is_large = state.tail_bytes() > self.parts.limits.tail_bytes_max / 2;
+                state.is_dirty() && (is_old || is_large || state.is_membership_dirty())
             })
-            .map(|(shard, _)| *shard)
             .collect()
     }
 
-    fn checkpoint(&mut self, shards: Vec<u32>) {
-        if shards.is_empty() {
+    fn checkpoint(&mut self, replicas: Vec<Arc<Replica>>) {
+        if replicas.is_empty() {
             return;
         }
-        let written: Result<Vec<(u32, Meta)>, StoreError> = shards
+        let written: Result<Vec<(Arc<Replica>, Meta)>, StoreError> = replicas
             .into_iter()
-            .filter_map(|shard| self.write(shard).map(|meta| meta.map(|meta| (shard, meta))).transpose())
+            .filter_map(|replica| {
+                let written = self.write(&replica);
+                written.map(|meta| meta.map(|meta| (replica, meta))).transpose()
+            })
             .collect();
         let outcome = written.and_then(|written| self.parts.db.sync().map(|()| written));
         match outcome {
             Ok(written) => {
-                for (shard, meta) in written {
-                    self.parts.replicas[&shard].state().thaw(meta.applied.0);
-                    self.last.insert(shard, Instant::now());
+                for (replica, meta) in written {
+                    replica.state().thaw(&meta);
+                    self.last.insert(replica.shard(), Instant::now());
                     self.parts.mailbox.input(Input::Checkpointed {
-                        group: shard,
+                        group: replica.shard(),
                         index: meta.applied.0,
                         keep_bytes: self.parts.limits.tail_bytes_max / 2,
                     });
@@ -137,9 +139,8 @@ impl Checkpointer {
     }
 
     /// Moves one shard's tail into the store, not yet synced. `None` if there was nothing to move, or if the shard was
-    /// replaced by a snapshot meanwhile.
-    fn write(&self, shard: u32) -> Result<Option<Meta>, StoreError> {
-        let replica = &self.parts.replicas[&shard];
+    /// replaced by a snapshot, or left this node, meanwhile.
+    fn write(&self, replica: &Arc<Replica>) -> Result<Option<Meta>, StoreError> {
         let (tail, meta, store) = {
             let mut state = replica.state();
             if !state.is_dirty() {
@@ -155,13 +156,21 @@ impl Checkpointer {
             Ok(()) => Ok(Some(meta)),
             // A snapshot was installed meanwhile, and what this was written to has been dropped.
             Err(_) if !Arc::ptr_eq(replica.state().store(), &store) => Ok(None),
+            Err(_) if !self.is_held(replica) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    fn is_held(&self, replica: &Arc<Replica>) -> bool {
+        let held = self.parts.replicas.get(replica.shard());
+        held.is_some_and(|held| Arc::ptr_eq(&held, replica))
+    }
+
     fn snapshot(&mut self, shard: u32) {
-        self.checkpoint(vec![shard]);
-        let replica = &self.parts.replicas[&shard];
+        let Some(replica) = self.parts.replicas.get(shard) else {
+            return self.parts.mailbox.input(Input::SnapshotGone { group: shard });
+        };
+        self.checkpoint(vec![Arc::clone(&replica)]);
         let store = Arc::clone(replica.state().store());
         let made = snapshot::write(&*store, &self.parts.snapshots, shard);
         self.snapshots.insert(shard, Instant::now());

@@ -47,7 +47,7 @@ impl Flusher {
         let mut lasts: HashMap<u32, u64> = HashMap::new();
         for write in writes {
             let follows = |(group, part): (&u32, &GroupWrite)| match (lasts.get(group), part.entries.first()) {
-                _ if part.install.is_some() => !lasts.contains_key(group),
+                _ if part.install.is_some() || part.remove => !lasts.contains_key(group),
                 (Some(last), Some(first)) => first.index == last + 1,
                 _ => true,
             };
@@ -58,6 +58,10 @@ impl Flusher {
                 lasts.clear();
             }
             for (group, part) in write.groups {
+                if part.remove {
+                    self.generations.remove(&group);
+                    lasts.remove(&group);
+                }
                 if let Some((index, _, generation)) = part.install {
                     self.generations.insert(group, generation);
                     lasts.insert(group, index);

@@ -1,9 +1,10 @@
 //! A node's shards at work: the shell around the pure driver and journal.
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
-//! says), [`flusher`] (the thread that writes and syncs), [`replica`] (one shard on this node: state, leadership, watchers),
-//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers), [`checkpointer`] (the thread that
-//! moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
+//! says), [`flusher`] (the thread that writes and syncs), [`slots`] (which shards this node holds), [`replica`] (one shard on
+//! this node: state, leadership, watchers),
+//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire
+//! timers), [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
 
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
@@ -12,15 +13,23 @@ pub(crate) mod outbox;
 pub(crate) mod replica;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
+pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
 pub(crate) mod timers;
 
-use crate::entity::EntityKey;
+use crate::{
+    entity::{Entity as _, EntityKey},
+    membership::Roster,
+};
 
 /// The shard of an entity. Only its id counts, so that entities that work together and share an id (an order, its
 /// checkout, its payment) share a leader. Stored: must never change.
 pub(crate) fn shard_of(key: &EntityKey, shards: u32) -> u32 {
+    // The roster has a shard of its own, behind those of all others.
+    if *key.kind == *Roster::KIND {
+        return shards;
+    }
     // FNV alone leaves the low bits of short ids alike; the multiplication spreads them.
     let hash = crate::journal::keys::fnv(key.id.as_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((hash >> 32) as u32) % shards

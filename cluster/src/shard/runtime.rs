@@ -15,6 +15,7 @@ use super::{
     end_node,
     mailbox::{Event, Mailbox, OnFate},
     replica::Replica,
+    slots::Slots,
 };
 use crate::{
     config::NodeId,
@@ -31,7 +32,7 @@ pub(crate) trait Outgoing: Send + 'static {
 pub(crate) struct Parts<O> {
     pub(crate) driver: Driver,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) replicas: BTreeMap<u32, Arc<Replica>>,
+    pub(crate) replicas: Arc<Slots>,
     pub(crate) writes: mpsc::Sender<Write>,
     pub(crate) outgoing: O,
     pub(crate) tasks: tokio::sync::mpsc::UnboundedSender<Task>,
@@ -142,7 +143,7 @@ impl<O: Outgoing> Runtime<O> {
             }
         }
         for role in output.roles {
-            if let Some(replica) = self.parts.replicas.get(&role.group) {
+            if let Some(replica) = self.parts.replicas.get(role.group) {
                 replica.set_role(role);
             }
         }
@@ -155,7 +156,7 @@ impl<O: Outgoing> Runtime<O> {
     fn apply(&mut self, applied: Applied) {
         match applied {
             Applied::Install { group, generation } => {
-                if let Err(error) = self.parts.replicas[&group].install(generation) {
+                if let Err(error) = self.replica(group).install(generation) {
                     end_node(&format!("the snapshot of shard {group} cannot be taken: {error}"));
                 }
             }
@@ -166,7 +167,7 @@ impl<O: Outgoing> Runtime<O> {
                 data,
                 tickets,
                 members,
-            } => match self.parts.replicas[&group].apply(index, term, data, members) {
+            } => match self.replica(group).apply(index, term, data, members) {
                 Ok(taken) => {
                     for (ticket, taken) in tickets.into_iter().zip(taken) {
                         // Refused means that the author did not know all that had happened: its decision does not count.
@@ -178,6 +179,11 @@ impl<O: Outgoing> Runtime<O> {
                 )),
             },
         }
+    }
+
+    fn replica(&self, group: u32) -> Arc<Replica> {
+        let found = self.parts.replicas.get(group);
+        found.expect("a replica has its place before the driver knows of it, and until the driver has closed it")
     }
 
     fn resolve(&mut self, ticket: u64, fate: Result<(), Failure>) {

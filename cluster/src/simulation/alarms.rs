@@ -126,7 +126,8 @@ impl World {
             return;
         }
         let clock = self.clock(node);
-        for group in self.own_groups(node) {
+        let held: Vec<u32> = self.node(node).running().replicas.keys().copied().collect();
+        for group in held {
             let Some(leadership) = &mut self.replica(node, group).leadership else {
                 continue;
             };

@@ -15,7 +15,7 @@ use crate::{
         Shard,
         keys::{self, Meta},
     },
-    replication::{Boot, Driver, HardState, Members, Settings, raft_id},
+    replication::{Boot, Driver, HardState, Input, Members, RaftId, Settings},
     store::{Batch, StateStore, log::StoredGroup},
 };
 
@@ -25,37 +25,76 @@ const BEGIN: (u64, u64) = (1, 1);
 const PLAN_TICKS: u64 = 20;
 
 impl World {
-    /// Writes the beginning of every group of a node.
-    pub(super) fn begin_groups(&mut self, node: NodeId, is_first: bool) {
-        for group in self.own_groups(node) {
-            let (mut meta, mut stored) = (Meta::default(), StoredGroup::default());
-            if is_first {
-                let voters = self.home_of(group).into_iter().map(|node| raft_id(node, 0)).collect();
-                meta.applied = BEGIN;
-                meta.members = Members::of_voters(voters);
-                stored.cut = BEGIN;
-                stored.hard_state = HardState {
+    /// Writes the beginning of every group of a node of a new cluster.
+    pub(super) fn begin_groups(&mut self, node: NodeId) {
+        for (group, id) in self.homes.replicas_on(node) {
+            let meta = Meta {
+                applied: BEGIN,
+                members: Members::of_voters(self.homes.home(group).to_vec()),
+                ..Meta::default()
+            };
+            let stored = StoredGroup {
+                cut: BEGIN,
+                hard_state: HardState {
                     term: BEGIN.1,
                     vote: 0,
                     commit: BEGIN.0,
-                };
-            }
-            let disk = &mut self.node(node).disk;
-            let mut batch = Batch::default();
-            batch.put(keys::META.to_vec(), keys::encode(&meta));
-            let store = disk.store(group, 0);
-            store.write(batch).expect("memory takes everything");
-            store.sync();
-            disk.groups.insert(group, stored);
+                },
+                ..StoredGroup::default()
+            };
+            self.begin_group(node, group, id, &meta, stored);
         }
+    }
+
+    fn begin_group(&mut self, node: NodeId, group: u32, id: RaftId, meta: &Meta, stored: StoredGroup) {
+        let disk = &mut self.node(node).disk;
+        disk.stores.retain(|(of, _), _| *of != group);
+        let mut batch = Batch::default();
+        batch.put(keys::META.to_vec(), keys::encode(meta));
+        let store = disk.store(group, 0);
+        store.write(batch).expect("memory takes everything");
+        store.sync();
+        disk.groups.insert(group, stored);
+        disk.held.insert(group, id);
+    }
+
+    /// Begins to hold a replica, as `Engine::open_replica` does it.
+    pub(super) fn open_replica(&mut self, node: NodeId, group: u32, id: RaftId) {
+        self.trace
+            .note(self.now, format_args!("node {node} opens group {group} as {id}"));
+        self.begin_group(node, group, id, &Meta::default(), StoredGroup::default());
+        let shard = Shard::open(self.node(node).disk.store(group, 0)).expect("an empty store");
+        let replica = Replica {
+            shard,
+            generation: 0,
+            leader: None,
+            leadership: None,
+        };
+        self.node(node).running().replicas.insert(group, replica);
+        let boot = Boot {
+            group,
+            id,
+            hard_state: HardState::default(),
+            cut: (0, 0),
+            entries: Vec::new(),
+            applied: 0,
+            members: Members::default(),
+            generation: 0,
+            campaign: false,
+        };
+        self.arrives(node, Input::Open(Box::new(boot)));
     }
 
     pub(super) fn start(&mut self, node: NodeId, is_first: bool) {
         self.trace.note(self.now, format_args!("node {node} starts"));
         let (mut boots, mut replicas, mut newest) = (Vec::new(), BTreeMap::new(), 0);
-        for group in self.own_groups(node) {
-            let id = self.raft_id(node);
-            let campaign = is_first && self.home_of(group).first() == Some(&node);
+        let disk = &mut self.node(node).disk;
+        let held = disk.held.clone();
+        // What an early end has left of replicas that are gone.
+        disk.groups.retain(|group, _| held.contains_key(group));
+        disk.stores.retain(|(group, _), _| held.contains_key(group));
+        for (group, id) in held {
+            let campaign = is_first && self.homes.home(group).first() == Some(&id);
             let disk = &mut self.node(node).disk;
             let stored = disk.groups[&group].clone();
             disk.stores
@@ -119,6 +158,7 @@ impl World {
             next_generation: newest + 1,
             next_number: 0,
         });
+        self.hear_of_maps(node);
         let phase = self.rng.below(TICK);
         self.after(phase, node, Event::Tick { life });
         self.after(phase + 1, node, Event::Checkpoint { life });
@@ -160,10 +200,14 @@ impl World {
         self.trace.note(self.now, format_args!("node {node} loses its disk"));
         self.count("disks lost", 1);
         let keeps_name = self.flaws.wiped_under_old_name;
-        let it = self.node(node);
-        it.incarnation += u64::from(!keeps_name);
-        it.disk = super::disk::Disk::default();
-        self.begin_groups(node, false);
+        let held = std::mem::take(&mut self.node(node).disk).held;
+        if keeps_name {
+            for (group, id) in held {
+                self.begin_group(node, group, id, &Meta::default(), StoredGroup::default());
+            }
+        } else {
+            self.renew_replicas(node);
+        }
     }
 
     pub(super) fn plan_again(&mut self, node: NodeId) {

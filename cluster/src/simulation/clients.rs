@@ -193,7 +193,7 @@ impl World {
         let known = self.nodes[&asked]
             .run
             .as_ref()
-            .and_then(|run| run.replicas[&group].leader);
+            .and_then(|run| run.replicas.get(&group)?.leader);
         let target = hint.or(known).filter(|_| !self.rng.chance(150)).unwrap_or(asked);
         let delay = self.rng.between(1, TICK);
         self.after(delay, target, Event::Call { op: id });
@@ -213,6 +213,10 @@ impl World {
         }
         let op = self.clients.ops[&id].clone();
         let caller = (id, op.attempt);
+        let holds = |run: &super::node::Running| run.replicas.contains_key(&op.group);
+        if !self.nodes[&node].run.as_ref().is_some_and(holds) {
+            return self.answer(node, caller, Delivered::NotLeader(None));
+        }
         match op.ask {
             Ask::Read => self.read(node, caller, &op.key, op.group),
             _ => self.command(node, caller, &op.key, op.group, &op.ask),

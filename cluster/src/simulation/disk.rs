@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::rng::Rng;
 use crate::{
     journal::keys::{self, Meta},
-    replication::{GroupWrite, driver::Write},
+    replication::{GroupWrite, RaftId, driver::Write},
     store::{log::StoredGroup, memory::MemoryStore},
 };
 
@@ -17,6 +17,9 @@ pub(super) struct Disk {
     /// Writes that the device holds back although it said otherwise; only with a planted bug.
     pub(super) cache: Vec<Write>,
     pub(super) stores: BTreeMap<(u32, u64), Arc<MemoryStore>>,
+    /// What the node's identity says: its replicas, and the map that it has seen.
+    pub(super) held: BTreeMap<u32, RaftId>,
+    pub(super) seen: usize,
     /// Snapshots for peers: position and rows.
     pub(super) snapshots: BTreeMap<u32, (u64, Arc<Rows>)>,
 }
@@ -28,6 +31,10 @@ impl Disk {
     /// Brings a write to the device; says what is wrong with it.
     pub(super) fn persist(&mut self, write: &Write) -> Result<(), String> {
         for (group, part) in &write.groups {
+            if part.remove {
+                self.groups.remove(group);
+                continue;
+            }
             append(self.groups.entry(*group).or_default(), part)
                 .map_err(|reason| format!("group {group}: {reason}"))?;
         }

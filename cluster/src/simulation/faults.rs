@@ -23,11 +23,16 @@ pub(super) struct Shape {
     /// Weights of the faults, in the order of [`World::fault`].
     weights: [u64; 6],
     pub(super) network: Network,
+    /// Groups move between nodes.
+    pub(super) moves: bool,
 }
 
 impl Shape {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        let nodes = if rng.chance(150) { 5 } else { 3 };
+    pub(super) fn draw(seed: u64, rng: &mut Rng) -> Self {
+        let mut own = Rng::new(seed ^ 0x6d6f_7665);
+        let moves = own.chance(300);
+        let drawn = if rng.chance(150) { 5 } else { 3 };
+        let nodes = if moves { own.between(4, 5) as NodeId } else { drawn };
         let mut network = Network {
             loss_permille: rng.pick(&[0, 5, 30, 100]),
             duplicates_permille: rng.pick(&[0, 10, 50]),
@@ -40,7 +45,7 @@ impl Shape {
         }
         Self {
             nodes,
-            replicas: if rng.chance(500) { nodes } else { 3 },
+            replicas: if rng.chance(500) && !moves { nodes } else { 3 },
             groups: rng.between(2, 3) as u32,
             clients: rng.between(3, 7) as usize,
             sync_max: rng.pick(&[2, 8, 40]),
@@ -49,6 +54,7 @@ impl Shape {
             fault_max: rng.pick(&[30, 80]) * TICK,
             weights: std::array::from_fn(|_| rng.pick(&[0, 1, 3])),
             network,
+            moves,
         }
     }
 }
@@ -143,7 +149,10 @@ impl World {
         (0..self.shape.groups).all(|group| {
             self.home_of(group).into_iter().all(|node| {
                 let run = self.nodes[&node].run.as_ref();
-                run.is_some_and(|run| self.has_all_members(group, &run.replicas[&group].shard.meta().members))
+                run.is_some_and(|run| {
+                    let replica = run.replicas.get(&group);
+                    replica.is_some_and(|replica| self.has_all_members(group, &replica.shard.meta().members))
+                })
             })
         })
     }

@@ -35,6 +35,8 @@ pub(super) struct Flaws {
     pub(super) forgotten_timers: bool,
     /// A leader does not hear of cancels, and its activations do not ask whether a timer is still theirs.
     pub(super) cancelled_timers: bool,
+    /// A replica is closed as soon as the map has no place for it, whether or not its group knows.
+    pub(super) closes_early: bool,
     /// A node that lost its disk comes back under its old name.
     pub(super) wiped_under_old_name: bool,
 }

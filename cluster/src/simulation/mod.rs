@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`world`] (one run), [`node`] and [`disk`] (what a node has, and what a crash leaves of it), [`boot`]
 //! (start and end), [`shell`] (carrying out what the driver says), [`storage`] (checkpoints and snapshots), [`activation`]
-//! (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`clients`], [`faults`], [`network`]; [`invariants`] holds what must be true,
+//! (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`homes`] (which node is to hold what),
+//! [`clients`], [`faults`], [`network`]; [`invariants`] holds what must be true,
 //! [`flaws`] the planted bugs that show that it would be noticed.
 //!
 //! To run one seed again with its whole trace: `SIM_SEED=123 cargo test -p cluster simulation::one_seed -- --nocapture`.
@@ -17,6 +18,7 @@ mod clients;
 mod disk;
 mod faults;
 mod flaws;
+mod homes;
 mod invariants;
 mod network;
 mod node;

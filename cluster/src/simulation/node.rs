@@ -17,7 +17,6 @@ use crate::{
 /// A node.
 pub(super) struct Node {
     pub(super) id: NodeId,
-    pub(super) incarnation: u64,
     /// Counts the ends of its process: what was meant for an earlier one reaches nobody.
     pub(super) life: u64,
     /// Its driver does nothing before this time.
@@ -62,7 +61,6 @@ impl Node {
     pub(super) fn new(id: NodeId) -> Self {
         Self {
             id,
-            incarnation: 0,
             life: 0,
             paused_until: 0,
             clock_ahead: 0,

@@ -35,3 +35,29 @@ fn a_new_replica_is_sent_a_snapshot_that_knows_it() {
 fn a_snapshot_overtakes_the_cut_behind_a_checkpoint() {
     hold(&[483]);
 }
+
+/// A replica that was on its way out came to lead, and led on without belonging to the group: the library looked for its own
+/// progress, which was gone, and panicked; or nobody could be added any more.
+#[test]
+fn a_leader_on_its_way_out_steps_down() {
+    hold(&[3, 1_068, 2_002]);
+}
+
+/// A replica was closed once its leader said that it had left. The other voters restarted, had forgotten that the change was
+/// committed, and needed its vote.
+#[test]
+fn a_replica_stays_until_every_voter_knows_for_good_that_it_left() {
+    hold(&[2_075]);
+}
+
+/// A replica that was alive made place for its successor on the same node while another one was dead: too few were left.
+#[test]
+fn a_replica_that_is_alive_is_not_given_up_while_another_is_missing() {
+    hold(&[38, 983, 993]);
+}
+
+/// A replica could not be closed because a voter did not say that it knew: that voter's node had lost it long before.
+#[test]
+fn nobody_waits_for_the_word_of_a_voter_that_is_gone() {
+    hold(&[313]);
+}

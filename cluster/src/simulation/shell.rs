@@ -92,7 +92,8 @@ impl World {
                 let generation = self.nodes[&node]
                     .run
                     .as_ref()
-                    .map_or(0, |run| run.replicas[group].generation);
+                    .and_then(|run| run.replicas.get(group))
+                    .map_or(0, |replica| replica.generation);
                 let generation = part.install.map_or(generation, |(_, _, generation)| generation);
                 let synced = self.nodes[&node].disk.synced_position(*group, generation);
                 let verdict = super::invariants::cut::is_behind(node, *group, index, synced);
@@ -203,6 +204,12 @@ impl World {
                 index,
                 message,
             } => self.begin_fetch(node, group, source, index, message),
+            Task::Closed { group } => {
+                let it = self.node(node);
+                it.running().replicas.remove(&group);
+                it.disk.stores.retain(|(of, _), _| *of != group);
+                it.disk.snapshots.remove(&group);
+            }
             Task::DropGeneration { group, generation } => {
                 let delay = self.rng.below(20);
                 self.after(
@@ -227,9 +234,10 @@ impl World {
 
     /// Begins the next move of each group that a node leads.
     pub(super) fn plan(&mut self, node: NodeId) {
+        self.close_replicas(node);
         let view = View {
-            replicas: self.nodes.keys().map(|id| (*id, self.raft_id(*id))).collect(),
-            reachable: self
+            is_unwell: false,
+            can_lead: self
                 .nodes
                 .values()
                 .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
@@ -237,8 +245,8 @@ impl World {
                 .collect(),
         };
         for status in self.node(node).running().driver.status() {
-            let home = self.home_of(status.group);
-            match placement::next_move(&status, &home, &view) {
+            let home = self.seen_home(node, status.group);
+            match placement::next_move(&status, node, &home, &view) {
                 Some(Move::Transfer { group, to }) => self.arrives(node, Input::Transfer { group, to }),
                 Some(Move::Change { group, changes }) => {
                     self.trace

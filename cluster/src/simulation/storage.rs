@@ -73,18 +73,19 @@ impl World {
 
     fn begin_checkpoint(&mut self, node: NodeId) -> u64 {
         let snapshot = self.node(node).running().snapshots_due.pop_front();
-        let groups: Vec<u32> = match snapshot {
-            Some(group) => vec![group],
-            None => self
-                .own_groups(node)
-                .into_iter()
-                .filter(|_| self.rng.chance(500))
-                .collect(),
+        let groups: Vec<u32> = if let Some(group) = snapshot {
+            vec![group]
+        } else {
+            let held: Vec<u32> = self.node(node).running().replicas.keys().copied().collect();
+            held.into_iter().filter(|_| self.rng.chance(500)).collect()
         };
         let run = self.node(node).running();
         let mut parts = Vec::new();
         for group in groups {
-            let shard = &mut run.replicas.get_mut(&group).expect("an own group").shard;
+            let Some(replica) = run.replicas.get_mut(&group) else {
+                continue;
+            };
+            let shard = &mut replica.shard;
             if shard.is_dirty() {
                 let (tail, meta) = shard.freeze();
                 let store = Arc::clone(shard.store());
@@ -146,7 +147,12 @@ impl World {
                 format_args!("node {node} group {group} has a checkpoint at {index}"),
             );
             self.count("checkpoints", 1);
-            self.replica(node, group).shard.thaw(part.meta.applied.0);
+            // It may have left this node meanwhile, or have come back as another one.
+            let replica = self.node(node).running().replicas.get_mut(&group);
+            let Some(replica) = replica.filter(|replica| Arc::ptr_eq(replica.shard.store(), &part.store)) else {
+                continue;
+            };
+            replica.shard.thaw(&part.meta);
             self.arrives(
                 node,
                 Input::Checkpointed {
@@ -165,7 +171,10 @@ impl World {
         if self.rng.chance(100) && !self.calm {
             return self.arrives(node, Input::SnapshotGone { group });
         }
-        let generation = self.replica(node, group).generation;
+        let Some(replica) = self.node(node).running().replicas.get(&group) else {
+            return;
+        };
+        let generation = replica.generation;
         let disk = &mut self.node(node).disk;
         let rows = disk.store(group, generation).rows();
         let meta = rows.iter().find(|(key, _)| key == keys::META).map(|(_, value)| value);

@@ -162,9 +162,17 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "activations that outlive their leadership",
-            20,
+            60,
             Flaws {
                 immortal_activations: true,
+                ..none
+            },
+        ),
+        (
+            "a replica closed before it has left its group",
+            60,
+            Flaws {
+                closes_early: true,
                 ..none
             },
         ),

@@ -5,14 +5,10 @@ use std::collections::BTreeMap;
 use proto::cluster::v1 as pb;
 
 use super::{
-    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, invariants::Invariants,
-    network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
+    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, homes::Homes,
+    invariants::Invariants, network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
 };
-use crate::{
-    config::NodeId,
-    entity::Registry,
-    replication::{Input, RaftId, raft_id},
-};
+use crate::{config::NodeId, entity::Registry, replication::Input};
 
 /// Moments of virtual time in one tick.
 pub(super) const TICK: u64 = 10;
@@ -93,6 +89,12 @@ pub(super) enum Event {
     },
     /// The next fault is due.
     Fault,
+    /// A group gets another home.
+    Move,
+    /// A node sees a version of the map.
+    Map {
+        version: usize,
+    },
     /// A partition ends.
     Heal,
 }
@@ -124,6 +126,7 @@ pub(super) struct World {
     pub(super) checks: Invariants,
     pub(super) flaws: Flaws,
     pub(super) shape: Shape,
+    pub(super) homes: Homes,
     pub(super) trace: Trace,
     pub(super) registry: Registry,
     /// In runs with timers.
@@ -136,7 +139,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, flaws: Flaws, print: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let shape = Shape::draw(&mut rng);
+        let shape = Shape::draw(seed, &mut rng);
         let network = shape.network.clone();
         let clients = Clients::new(shape.groups, shape.clients);
         let mut world = Self {
@@ -150,6 +153,7 @@ impl World {
             clients,
             checks: Invariants::default(),
             flaws,
+            homes: Homes::new(seed, &shape),
             shape,
             trace: Trace::new(print),
             registry: Registry::new().with::<Tally>(),
@@ -160,9 +164,10 @@ impl World {
         };
         for node in 1..=world.shape.nodes {
             world.nodes.insert(node, Node::new(node));
-            world.begin_groups(node, true);
+            world.begin_groups(node);
             world.start(node, true);
         }
+        world.move_again();
         for client in 0..world.shape.clients {
             world.after(TICK * 20, 0, Event::Client { client });
         }
@@ -227,6 +232,8 @@ impl World {
             Event::Attempt { op, attempt } => self.attempt(op, attempt),
             Event::Client { client } => self.next_operation(client),
             Event::Fault => self.fault(),
+            Event::Move => self.move_a_group(),
+            Event::Map { version } => self.see_map(node, version),
             Event::Heal => {
                 self.trace.note(self.now, format_args!("links heal"));
                 self.network.cut.clear();
@@ -283,22 +290,5 @@ impl World {
 
     pub(super) fn count(&mut self, what: &'static str, number: u64) {
         *self.counts.entry(what).or_default() += number;
-    }
-
-    /// The nodes that hold a copy of a group, as `Config::home_of` spreads them.
-    pub(super) fn home_of(&self, group: u32) -> Vec<NodeId> {
-        let (nodes, replicas) = (self.shape.nodes, self.shape.replicas);
-        (0..replicas).map(|k| (group as NodeId + k) % nodes + 1).collect()
-    }
-
-    pub(super) fn own_groups(&self, node: NodeId) -> Vec<u32> {
-        (0..self.shape.groups)
-            .filter(|group| self.home_of(*group).contains(&node))
-            .collect()
-    }
-
-    /// The replica that a node holds now.
-    pub(super) fn raft_id(&self, node: NodeId) -> RaftId {
-        raft_id(node, self.nodes[&node].incarnation)
     }
 }

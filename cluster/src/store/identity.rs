@@ -10,43 +10,41 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config::NodeId,
-    replication::{RaftId, raft_id},
-};
+use crate::{config::NodeId, membership::Map, replication::RaftId};
 
 const FILE: &str = "identity.json";
 
-/// A peer as it last introduced itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct KnownPeer {
-    pub(crate) nonce: u64,
-    pub(crate) raft_id: RaftId,
-}
+/// The layout of the file. A folder of another one is refused.
+const FORMAT: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
+    #[serde(default)]
+    format: u32,
     node: NodeId,
     /// Drawn once, when the folder is made.
     nonce: u64,
-    raft_id: RaftId,
-    shards: u32,
     /// The groups of this node have been begun.
     begun: bool,
-    peers: BTreeMap<NodeId, KnownPeer>,
+    /// The nonces that peers have introduced themselves with.
+    peers: BTreeMap<NodeId, u64>,
+    /// The cluster's map as this node last saw it, and its version.
+    #[serde(default)]
+    map: (u64, Map),
+    /// The replicas in this folder.
+    #[serde(default)]
+    held: BTreeMap<u32, RaftId>,
 }
 
 /// The identity in a data folder. Each change is on the device before it counts.
 pub(crate) struct Identity {
     folder: PathBuf,
     stored: Mutex<Stored>,
-    /// Peers that have introduced themselves to this process. What is stored may be older than what the others know.
-    heard: Mutex<BTreeMap<NodeId, RaftId>>,
 }
 
 impl Identity {
     /// Reads the folder's identity, or makes one.
-    pub(crate) fn open(folder: &Path, node: NodeId, shards: u32) -> Result<Self, String> {
+    pub(crate) fn open(folder: &Path, node: NodeId) -> Result<Self, String> {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let path = folder.join(FILE);
         let stored = match fs::read(&path) {
@@ -57,15 +55,23 @@ impl Identity {
                 )
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Stored {
+                format: FORMAT,
                 node,
                 nonce: rand::random(),
-                raft_id: raft_id(node, 0),
-                shards,
                 begun: false,
                 peers: BTreeMap::new(),
+                map: (0, Map::default()),
+                held: BTreeMap::new(),
             },
             Err(error) => return Err(format!("{}: {error}", path.display())),
         };
+        if stored.format != FORMAT {
+            return Err(format!(
+                "{} has layout {}, and this build reads layout {FORMAT}; start it with the build that made it",
+                path.display(),
+                stored.format
+            ));
+        }
         if stored.node != node {
             return Err(format!(
                 "{} belongs to node {}, not to node {node}",
@@ -73,17 +79,9 @@ impl Identity {
                 stored.node
             ));
         }
-        if stored.begun && stored.shards != shards {
-            return Err(format!(
-                "{} was begun with {} shards, and the configuration says {shards}; the number cannot change",
-                folder.display(),
-                stored.shards
-            ));
-        }
         let identity = Self {
             folder: folder.to_owned(),
             stored: Mutex::new(stored),
-            heard: Mutex::default(),
         };
         identity.change(|_| ())?;
         Ok(identity)
@@ -97,52 +95,60 @@ impl Identity {
         self.stored.lock().nonce
     }
 
-    pub(crate) fn raft_id(&self) -> RaftId {
-        self.stored.lock().raft_id
-    }
-
     pub(crate) fn is_begun(&self) -> bool {
         self.stored.lock().begun
     }
 
-    /// The folder was lost: this node comes back as a new replica.
-    pub(crate) fn renew(&self) -> Result<(), String> {
-        // 46 bits beside the node's 16 keep the number below what any language's integers hold.
-        let incarnation = (rand::random::<u64>() >> 18).max(1);
-        self.change(|stored| stored.raft_id = raft_id(stored.node, incarnation))
+    /// Takes part from now on, with these replicas.
+    pub(crate) fn begin(&self, map: (u64, Map), held: BTreeMap<u32, RaftId>) -> Result<(), String> {
+        self.change(|stored| {
+            stored.begun = true;
+            stored.map = map;
+            stored.held = held;
+        })
     }
 
-    pub(crate) fn set_begun(&self) -> Result<(), String> {
-        self.change(|stored| stored.begun = true)
+    /// The cluster's map as this node last saw it, and its version.
+    pub(crate) fn map(&self) -> (u64, Map) {
+        self.stored.lock().map.clone()
     }
 
-    /// The replica that each node holds that has introduced itself to this process, and this one's own.
-    pub(crate) fn replicas(&self) -> BTreeMap<NodeId, RaftId> {
-        let mut replicas = self.heard.lock().clone();
-        let stored = self.stored.lock();
-        replicas.insert(stored.node, stored.raft_id);
-        replicas
+    pub(crate) fn set_map(&self, version: u64, map: &Map) -> Result<(), String> {
+        self.change(|stored| stored.map = (version, map.clone()))
     }
 
-    fn peer(&self, node: NodeId) -> Option<KnownPeer> {
-        self.stored.lock().peers.get(&node).copied()
+    /// The replicas in this folder.
+    pub(crate) fn held(&self) -> BTreeMap<u32, RaftId> {
+        self.stored.lock().held.clone()
     }
 
-    /// Takes note of a peer that introduces itself. Answers whether it was known under another nonce; then only a
-    /// renewed one is taken note of.
-    pub(crate) fn introduce(&self, node: NodeId, peer: KnownPeer) -> Result<bool, String> {
-        let known = self.peer(node);
-        let is_other = known.is_some_and(|known| known.nonce != peer.nonce);
-        let is_renewed = peer.raft_id != raft_id(node, 0);
-        if is_other && !is_renewed {
+    /// From now on this folder holds a replica of a shard.
+    pub(crate) fn hold(&self, shard: u32, replica: RaftId) -> Result<(), String> {
+        self.change(|stored| {
+            stored.held.insert(shard, replica);
+        })
+    }
+
+    /// From now on what this folder has of a shard is of no use.
+    pub(crate) fn release(&self, shard: u32) -> Result<(), String> {
+        self.change(|stored| {
+            stored.held.remove(&shard);
+        })
+    }
+
+    /// Takes note of a peer that introduces itself. Answers whether it was known under another nonce; then only one that
+    /// has been let in as it is now is taken note of.
+    pub(crate) fn introduce(&self, node: NodeId, nonce: u64, has_begun: bool) -> Result<bool, String> {
+        let known = self.stored.lock().peers.get(&node).copied();
+        let is_other = known.is_some_and(|known| known != nonce);
+        if is_other && !has_begun {
             return Ok(true);
         }
-        if known != Some(peer) {
+        if known != Some(nonce) {
             self.change(|stored| {
-                stored.peers.insert(node, peer);
+                stored.peers.insert(node, nonce);
             })?;
         }
-        self.heard.lock().insert(node, peer.raft_id);
         Ok(is_other)
     }
 
@@ -172,32 +178,43 @@ mod tests {
     #[test]
     fn a_lost_folder_is_noticed_by_its_peers() {
         let (a, b, c) = (tempdir(), tempdir(), tempdir());
-        let peer = Identity::open(a.path(), 1, 16).expect("a folder");
-        let node = Identity::open(b.path(), 2, 16).expect("a folder");
-        let me = |identity: &Identity| KnownPeer {
-            nonce: identity.nonce(),
-            raft_id: identity.raft_id(),
-        };
-        assert_eq!(peer.introduce(2, me(&node)), Ok(false));
-        assert_eq!(peer.introduce(2, me(&node)), Ok(false));
-        let lost = Identity::open(c.path(), 2, 16).expect("an empty folder");
-        assert_eq!(peer.introduce(2, me(&lost)), Ok(true));
-        assert_eq!(peer.peer(2), Some(me(&node)), "not yet renewed");
-        lost.renew().expect("renewed");
-        peer.introduce(2, me(&lost)).expect("written");
-        let peer = Identity::open(a.path(), 1, 16).expect("the same folder");
-        assert_eq!(peer.peer(2), Some(me(&lost)));
+        let peer = Identity::open(a.path(), 1).expect("a folder");
+        let node = Identity::open(b.path(), 2).expect("a folder");
+        assert_eq!(peer.introduce(2, node.nonce(), false), Ok(false));
+        assert_eq!(peer.introduce(2, node.nonce(), false), Ok(false));
+        let lost = Identity::open(c.path(), 2).expect("an empty folder");
+        assert_eq!(peer.introduce(2, lost.nonce(), false), Ok(true));
+        assert_eq!(peer.introduce(2, lost.nonce(), false), Ok(true), "not let in yet");
+        peer.introduce(2, lost.nonce(), true).expect("written");
+        let peer = Identity::open(a.path(), 1).expect("the same folder");
+        assert_eq!(peer.introduce(2, lost.nonce(), false), Ok(false));
     }
 
     #[test]
-    fn a_folder_of_another_node_or_shard_count_is_refused() {
+    fn what_a_folder_holds_is_there_after_opening_again() {
         let folder = tempdir();
-        Identity::open(folder.path(), 1, 16)
-            .expect("a folder")
-            .set_begun()
+        let identity = Identity::open(folder.path(), 1).expect("a folder");
+        identity
+            .begin((3, Map::default()), [(0, 1), (2, 1)].into())
             .expect("written");
-        assert!(Identity::open(folder.path(), 2, 16).is_err());
-        assert!(Identity::open(folder.path(), 1, 8).is_err());
+        identity.hold(5, 65_537).expect("written");
+        identity.release(0).expect("written");
+        let again = Identity::open(folder.path(), 1).expect("the same folder");
+        assert!(again.is_begun());
+        assert_eq!(again.map().0, 3);
+        assert_eq!(again.held(), [(2, 1), (5, 65_537)].into());
+    }
+
+    #[test]
+    fn a_folder_of_another_node_or_layout_is_refused() {
+        let folder = tempdir();
+        Identity::open(folder.path(), 1).expect("a folder");
+        assert!(Identity::open(folder.path(), 2).is_err());
+        let path = folder.path().join(FILE);
+        let text = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, text.replace("\"format\": 2", "\"format\": 1")).expect("written");
+        let refused = Identity::open(folder.path(), 1).err().expect("another layout");
+        assert!(refused.contains("layout 1"), "{refused}");
     }
 
     fn tempdir() -> tempfile::TempDir {

@@ -88,11 +88,22 @@ impl Log {
         self.write(batch)
     }
 
+    /// Forgets a group of which a node that ended too early has left something.
+    pub(crate) fn remove(&self, group: u32) -> Result<(), StoreError> {
+        let mut batch = LogBatch::default();
+        batch.add_command(region(group), Command::Clean);
+        self.write(batch)
+    }
+
     /// Writes several groups' parts in one batch and brings it to the device.
     pub(crate) fn append(&self, parts: &[(u32, GroupWrite, u64)]) -> Result<(), StoreError> {
         let mut batch = LogBatch::default();
         for (group, part, generation) in parts {
             let region = region(*group);
+            if part.remove {
+                batch.add_command(region, Command::Clean);
+                continue;
+            }
             if let Some((index, term, generation)) = part.install {
                 batch.add_command(region, Command::Clean);
                 put_place(&mut batch, *group, (index, term), generation)?;
@@ -218,6 +229,28 @@ mod tests {
         );
         let read: Vec<_> = group.entries.iter().map(|entry| (entry.index, entry.term)).collect();
         assert_eq!(read, [(5, 1), (6, 1), (7, 1), (8, 1), (9, 2)]);
+    }
+
+    #[test]
+    fn a_removed_group_is_gone_and_can_begin_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        {
+            let log = Log::open(folder.path()).expect("a new log");
+            log.begin(3, &StoredGroup::default()).expect("begun");
+            log.append(&[(3, entries(1, 3, 1), 0)]).expect("written");
+            let remove = GroupWrite {
+                remove: true,
+                ..GroupWrite::default()
+            };
+            log.append(&[(3, remove, 0)]).expect("written");
+            assert!(log.group(3).expect("read").is_none());
+        }
+        let log = Log::open(folder.path()).expect("the same log");
+        assert!(log.group(3).expect("read").is_none());
+        log.begin(3, &StoredGroup::default()).expect("begun");
+        log.append(&[(3, entries(1, 1, 9), 0)]).expect("written");
+        let group = log.group(3).expect("read").expect("begun");
+        assert_eq!(group.entries.iter().map(|entry| entry.term).collect::<Vec<_>>(), [9]);
     }
 
     #[test]

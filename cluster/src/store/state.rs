@@ -78,10 +78,19 @@ impl StateDb {
 
     /// Drops every generation of a shard but one: what an interrupted fetch has left.
     pub(crate) fn keep_only(&self, shard: u32, generation: u64) -> Result<(), StoreError> {
+        self.drop_but(shard, Some(generation))
+    }
+
+    /// Drops everything of a shard.
+    pub(crate) fn drop_all(&self, shard: u32) -> Result<(), StoreError> {
+        self.drop_but(shard, None)
+    }
+
+    fn drop_but(&self, shard: u32, keep: Option<u64>) -> Result<(), StoreError> {
         let prefix = format!("shard-{shard}-");
-        let keep = tree_name(shard, generation);
+        let keep = keep.map(|generation| tree_name(shard, generation));
         for name in self.db.tree_names() {
-            if name.starts_with(prefix.as_bytes()) && name != keep.as_bytes() {
+            if name.starts_with(prefix.as_bytes()) && keep.as_ref().is_none_or(|keep| name != keep.as_bytes()) {
                 self.db.drop_tree(name).map_err(|error| failed(&error))?;
             }
         }

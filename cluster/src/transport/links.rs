@@ -1,7 +1,16 @@
 //! The connections to all peers.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use parking_lot::RwLock;
 use proto::cluster::v1::{self as pb, peer_client::PeerClient};
 use tonic::transport::{Channel, Endpoint};
 
@@ -21,60 +30,101 @@ const WINDOW_BYTES: u32 = 8 << 20;
 
 /// The connections to one peer.
 pub(crate) struct Peer {
+    address: SocketAddr,
     pub(crate) consensus: Arc<ConsensusLink>,
     pub(crate) forward: Arc<ForwardLink>,
     /// For single calls.
     pub(crate) client: PeerClient<Channel>,
+    /// It has said that it should lead nothing now.
+    is_unwell: AtomicBool,
 }
 
-/// The connections to all peers.
+impl Peer {
+    /// Whether it can be reached.
+    pub(crate) fn is_up(&self) -> bool {
+        self.forward.is_up()
+    }
+
+    /// Whether it can be reached, and is well enough to lead.
+    pub(crate) fn can_lead(&self) -> bool {
+        self.is_up() && !self.is_unwell.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what it says of itself.
+    pub(crate) fn set_unwell(&self, is_unwell: bool) {
+        self.is_unwell.store(is_unwell, Ordering::Relaxed);
+    }
+
+    fn close(&self) {
+        self.consensus.close();
+        self.forward.close();
+    }
+}
+
+/// The connections to all peers. They come and go with the members.
 pub(crate) struct Links {
-    peers: BTreeMap<NodeId, Peer>,
+    node: NodeId,
+    calls_max: usize,
+    mailbox: Arc<Mailbox>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
 }
 
 impl Links {
-    /// Begins to connect to every peer, and goes on trying until it is dropped.
-    pub(crate) fn connect(config: &Config, mailbox: &Arc<Mailbox>) -> Self {
-        let peers = config
-            .members
-            .iter()
-            .filter(|member| member.id != config.node)
-            .map(|member| {
-                let peer = Peer {
-                    consensus: ConsensusLink::spawn(
-                        config.node,
-                        member.id,
-                        client(member.address),
-                        Arc::clone(mailbox),
-                    ),
-                    forward: ForwardLink::spawn(member.id, client(member.address), config.limits.in_flight_max),
-                    client: client(member.address),
-                };
-                (member.id, peer)
-            })
-            .collect();
-        Self { peers }
+    /// No connections yet.
+    pub(crate) fn new(config: &Config, mailbox: &Arc<Mailbox>) -> Self {
+        Self {
+            node: config.node,
+            calls_max: config.limits.in_flight_max,
+            mailbox: Arc::clone(mailbox),
+            peers: RwLock::default(),
+        }
     }
 
-    pub(crate) fn peer(&self, node: NodeId) -> Option<&Peer> {
-        self.peers.get(&node)
+    /// Begins to connect to a peer, and goes on trying; one that is reached there already is left alone.
+    pub(crate) fn connect(&self, node: NodeId, address: SocketAddr) {
+        let mut peers = self.peers.write();
+        if node == self.node || peers.get(&node).is_some_and(|peer| peer.address == address) {
+            return;
+        }
+        let peer = Peer {
+            address,
+            consensus: ConsensusLink::spawn(self.node, node, client(address), Arc::clone(&self.mailbox)),
+            forward: ForwardLink::spawn(node, client(address), self.calls_max),
+            client: client(address),
+            is_unwell: AtomicBool::new(false),
+        };
+        if let Some(before) = peers.insert(node, Arc::new(peer)) {
+            before.close();
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.peers.iter().map(|(node, peer)| (*node, peer))
+    /// Ends the connections to a node that is no peer any more.
+    pub(crate) fn disconnect(&self, node: NodeId) {
+        if let Some(peer) = self.peers.write().remove(&node) {
+            peer.close();
+        }
+    }
+
+    pub(crate) fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&node).cloned()
+    }
+
+    /// All peers.
+    pub(crate) fn all(&self) -> Vec<(NodeId, Arc<Peer>)> {
+        let peers = self.peers.read();
+        peers.iter().map(|(node, peer)| (*node, Arc::clone(peer))).collect()
     }
 
     /// Ends every connection.
     pub(crate) fn close(&self) {
-        for peer in self.peers.values() {
-            peer.consensus.close();
-            peer.forward.close();
+        for peer in std::mem::take(&mut *self.peers.write()).into_values() {
+            peer.close();
         }
     }
 }
 
 /// A client that connects when it is first used, and again after each break.
-fn client(address: SocketAddr) -> PeerClient<Channel> {
+pub(crate) fn client(address: SocketAddr) -> PeerClient<Channel> {
     let channel = Endpoint::from_shared(format!("http://{address}"))
         .expect("a socket address makes a valid URL")
         .connect_timeout(CONNECT_MAX)
@@ -92,7 +142,7 @@ fn client(address: SocketAddr) -> PeerClient<Channel> {
 
 impl Outgoing for Arc<Links> {
     fn send(&self, node: NodeId, messages: Vec<pb::GroupMessage>) {
-        if let Some(peer) = self.peers.get(&node) {
+        if let Some(peer) = self.peers.read().get(&node) {
             peer.consensus.send(messages);
         }
     }

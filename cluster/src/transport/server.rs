@@ -93,6 +93,10 @@ impl peer_server::Peer for PeerServer {
             .map_err(Status::failed_precondition)
     }
 
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        self.engine()?.let_in(request.into_inner()).await.map(Response::new)
+    }
+
     type FetchSnapshotStream = Answers<pb::SnapshotChunk>;
 
     async fn fetch_snapshot(

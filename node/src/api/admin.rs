@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use cluster::EntityKey;
+use cluster::{AskError, EntityKey};
 use futures::{Stream, StreamExt as _, stream};
 use proto::cluster::v1 as pb;
 use tonic::{Response, Status};
@@ -67,6 +67,23 @@ impl pb::admin_server::Admin for Admin {
     ) -> Result<Response<pb::DigestsResponse>, Status> {
         let (call, _) = self.edge.receive("Admin/Digests", request)?;
         call.answer(Ok(self.edge.cluster.digests().await))
+    }
+
+    async fn set_standing(
+        &self,
+        request: tonic::Request<pb::SetStandingRequest>,
+    ) -> Result<Response<pb::SetStandingResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/SetStanding", request)?;
+        let changed = self.edge.cluster.set_standing(request).await;
+        call.answer(match changed {
+            Ok(()) => Ok(pb::SetStandingResponse {}),
+            Err(AskError::Rejected(message)) => Err(Fault::Refused {
+                reason: "STANDING_REFUSED".into(),
+                subject: format!("node/{}", request.node),
+                message,
+            }),
+            Err(AskError::Engine(error)) => Err(error.into()),
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! [`request`] reads what every call carries, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
 //! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
-//! commands over one stream. [`wait`] is the long poll behind them, [`decode`] sees to messages that cannot be read.
+//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
+pub(crate) mod calls;
 mod convert;
 mod decode;
 mod gateway;

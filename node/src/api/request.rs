@@ -16,7 +16,10 @@ use tonic::{
 };
 use ulid::Ulid;
 
-use super::status::Fault;
+use super::{
+    calls::{Calls, UnderWay},
+    status::Fault,
+};
 use crate::telemetry::Telemetry;
 
 /// The metadata key of the idempotency key.
@@ -34,10 +37,12 @@ pub(crate) struct Edge {
     pub(crate) cluster: Cluster,
     pub(crate) telemetry: Telemetry,
     pub(crate) default_timeout: Duration,
+    pub(crate) calls: Calls,
 }
 
 /// One call on its way through a handler.
 pub(crate) struct Call {
+    _under_way: UnderWay,
     id: RequestId,
     /// Whether the caller chose the id, and so can repeat the call under it.
     id_given: bool,
@@ -100,6 +105,7 @@ impl Edge {
             .then(|| SpanRecord::begin(name, &parent).with("request.id", id.as_str().to_owned()));
         let received = Instant::now();
         Ok(Call {
+            _under_way: self.calls.begin(),
             trace: span.as_ref().map_or(parent, |span| span.trace),
             id,
             id_given: request_id.is_some(),

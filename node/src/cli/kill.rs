@@ -21,12 +21,12 @@ use crate::local::{
 pub(crate) struct LocalNode {
     /// The node's number.
     #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
-    node: u8,
+    pub(crate) node: u8,
     /// One line of JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
-    cluster: LocalCluster,
+    pub(crate) cluster: LocalCluster,
 }
 
 impl LocalNode {

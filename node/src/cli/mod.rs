@@ -40,7 +40,7 @@ struct Cli {
 enum Command {
     /// Start a local cluster: real node processes and a payment provider.
     Up(up::Up),
-    /// Run one node from a configuration file.
+    /// Run one node from a configuration file; join, cordon, drain and remove nodes.
     Node(node::Node),
     /// Run the payment provider.
     Provider(provider::Provider),
@@ -79,7 +79,10 @@ enum Command {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         // These make their own runtime.
-        Command::Node(node) => return node.run(),
+        Command::Node(node) => match node.run_node() {
+            Some(code) => return code,
+            None => block_on(dispatch(Command::Node(node))),
+        },
         Command::Provider(provider) => return provider.run(),
         command => block_on(dispatch(command)),
     };
@@ -89,7 +92,7 @@ pub fn run() -> ExitCode {
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(up) => up.run().await,
-        Command::Node(node) => Ok(node.run()),
+        Command::Node(node) => node.run().await,
         Command::Provider(provider) => Ok(provider.run()),
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
@@ -133,6 +136,12 @@ mod tests {
             "up --nodes 3 --data d --base-port 7100 --load 50 --json",
             "up --no-load",
             "node --config d/node-1.toml",
+            "node join --base-port 7100",
+            "node cordon 2",
+            "node uncordon 2",
+            "node drain 2 --force --no-wait",
+            "node remove 4 --json",
+            "restart --rolling",
             "status --json --base-port 7100",
             "entity show order/42 --json",
             "product put tea --name Tea --price 2.55",
@@ -165,6 +174,11 @@ mod tests {
             "order place --line tea:0",
             "order place --line tea:99999999999",
             "kill 0",
+            "node",
+            "node drain",
+            "node drain 0",
+            "restart",
+            "restart 2 --rolling",
             "status --base-port 0",
             "status --address 7001",
             "up --nodes 0",

@@ -44,6 +44,9 @@ fn status_json(status: &StatusResponse) -> Value {
     json!({
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard_json).collect::<Vec<_>>(),
+        "system": status.system.as_ref().map(shard_json),
+        "roster_version": status.roster_version,
+        "moves_left": status.moves_left,
         "breakers": breakers,
     })
 }
@@ -52,7 +55,7 @@ fn node_json(node: &NodeStatus) -> Value {
     json!({
         "id": node.id, "up": node.up, "address": node.address, "pid": node.pid, "version": node.version,
         "leads": node.leads, "activations": node.activations, "resident_bytes": node.resident_bytes,
-        "uptime_ms": node.uptime_ms,
+        "uptime_ms": node.uptime_ms, "standing": node.standing, "replicas": node.replicas, "unwell": node.unwell,
     })
 }
 
@@ -60,8 +63,9 @@ fn shard_json(shard: &ShardStatus) -> Value {
     let lag: BTreeMap<String, u64> = shard.lag.iter().map(|(node, lag)| (node.to_string(), *lag)).collect();
     json!({
         "id": shard.id, "leader": shard.leader, "term": shard.term, "replicas": shard.replicas, "lag": lag,
-        "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox, "checkpoint": shard.checkpoint,
         "timers": shard.timers, "timers_overdue_ms": shard.timers_overdue_ms,
+        "home": shard.home, "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox,
+        "checkpoint": shard.checkpoint,
     })
 }
 
@@ -72,16 +76,23 @@ fn status_text(status: &StatusResponse) -> String {
         "address",
         ">pid",
         ">leads",
+        ">replicas",
         ">live entities",
         ">memory",
         ">up for",
     ]);
     for node in &status.nodes {
-        let state = if node.up { "up" } else { "down" };
+        let state = match (node.up, node.standing.as_str()) {
+            (false, _) => "down",
+            (true, _) if !node.unwell.is_empty() => "unwell",
+            (true, "" | "serving") => "up",
+            (true, standing) => standing,
+        };
         let cells = if node.up {
             [
                 node.pid.to_string(),
                 node.leads.to_string(),
+                node.replicas.to_string(),
                 node.activations.to_string(),
                 bytes(node.resident_bytes),
                 format!("{} s", node.uptime_ms / 1_000),
@@ -108,20 +119,28 @@ fn status_text(status: &StatusResponse) -> String {
         ">overdue",
         ">checkpoint",
     ]);
-    for shard in &status.shards {
+    for shard in status.shards.iter().chain(&status.system) {
+        let name = if Some(shard) == status.system.as_ref() {
+            "roster".to_owned()
+        } else {
+            shard.id.to_string()
+        };
         let replicas: Vec<String> = shard.replicas.iter().map(u32::to_string).collect();
         let mut lag: Vec<_> = shard.lag.iter().filter(|(_, behind)| **behind > 0).collect();
         lag.sort_unstable();
         let behind: Vec<String> = lag.iter().map(|(node, behind)| format!("{node} by {behind}")).collect();
         shards.add_row([
-            shard.id.to_string(),
+            name,
             if shard.leader == 0 {
                 "none".to_owned()
             } else {
                 shard.leader.to_string()
             },
             shard.term.to_string(),
-            replicas.join(" "),
+            moving_to(shard).map_or_else(
+                || replicas.join(" "),
+                |home| format!("{} -> {home}", replicas.join(" ")),
+            ),
             if behind.is_empty() {
                 "-".to_owned()
             } else {
@@ -140,6 +159,16 @@ fn status_text(status: &StatusResponse) -> String {
         ]);
     }
     let mut text = format!("{}\n\n{}", render(&nodes), render(&shards));
+    if status.moves_left > 0 {
+        let _ = write!(
+            text,
+            "\n\n{} more steps until all shards are where they belong",
+            status.moves_left
+        );
+    }
+    for node in status.nodes.iter().filter(|node| !node.unwell.is_empty()) {
+        let _ = write!(text, "\n\nnode {} leads nothing for now: {}", node.id, node.unwell);
+    }
     for breaker in status.breakers.iter().filter(|breaker| breaker.state != "closed") {
         let _ = write!(
             text,
@@ -148,6 +177,14 @@ fn status_text(status: &StatusResponse) -> String {
         );
     }
     text
+}
+
+/// Where a shard is going, if it is not there yet.
+fn moving_to(shard: &ShardStatus) -> Option<String> {
+    let mut home = shard.home.clone();
+    home.sort_unstable();
+    let home_text = home.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    (!home.is_empty() && home != shard.replicas).then_some(home_text)
 }
 
 #[cfg(test)]
@@ -175,11 +212,12 @@ mod tests {
                 leader: 1,
                 term: 3,
                 replicas: vec![1, 2, 3],
+                home: vec![1, 2, 4],
                 lag: [(2, 7), (3, 0)].into(),
                 applied: 12,
                 ..Default::default()
             }],
-            breakers: vec![],
+            ..Default::default()
         }
     }
 
@@ -201,5 +239,6 @@ mod tests {
         let text = status_text(&example());
         assert!(text.contains("2     down   127.0.0.1:7002"), "{text}");
         assert!(text.contains("2 by 7"), "{text}");
+        assert!(text.contains("1 2 3 -> 1 2 4"), "{text}");
     }
 }

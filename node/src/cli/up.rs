@@ -1,6 +1,7 @@
 //! `playhouse up`: a local cluster of real processes, until Ctrl-C.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
@@ -120,10 +121,13 @@ impl Up {
             ))
         })?;
         let (held_nodes, held_shards) = before.map_or((None, None), |state| {
-            (Some(state.nodes.len() as u8), Some(state.shards))
+            let nodes: BTreeSet<u8> = state.nodes.iter().map(|node| node.id).collect();
+            (Some(nodes), Some(state.shards))
         });
+        let held_count = held_nodes.as_ref().map(|nodes| nodes.len() as u8);
+        let count = agreed("nodes", &data, self.nodes, held_count, NODES_DEFAULT)?;
         Ok(Layout {
-            nodes: agreed("nodes", &data, self.nodes, held_nodes, NODES_DEFAULT)?,
+            nodes: held_nodes.unwrap_or_else(|| (1..=count).collect()),
             shards: agreed("shards", &data, self.shards, held_shards, SHARDS_DEFAULT)?,
             base_port: self.base_port,
             data,
@@ -154,7 +158,7 @@ fn progress_bar(layout: &Layout) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{spinner} {msg} {bar:30} {pos}/{len} shards led")
         .expect("the template is a constant and well formed");
-    let bar = ProgressBar::new(u64::from(layout.shards) * u64::from(layout.nodes)).with_style(style);
+    let bar = ProgressBar::new(u64::from(layout.shards) * layout.nodes.len() as u64).with_style(style);
     bar.set_message("starting processes");
     bar
 }
@@ -167,14 +171,14 @@ fn show(bar: &ProgressBar, layout: &Layout, progress: &[Progress]) {
     });
     bar.set_position(led.sum());
     let ready = progress.iter().filter(|p| **p == Progress::Ready).count();
-    bar.set_message(format!("{ready} of {} nodes ready", layout.nodes));
+    bar.set_message(format!("{ready} of {} nodes ready", layout.nodes.len()));
     bar.tick();
 }
 
 fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> String {
     let mut text = format!(
         "Playhouse is ready: {} nodes, {} shards, after {}.{} s\n\n",
-        layout.nodes,
+        layout.nodes.len(),
         layout.shards,
         ready_ms / 1_000,
         ready_ms % 1_000 / 100
@@ -204,7 +208,11 @@ fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> Str
     } else {
         format!("order place --customer ann --line demo-teapot:1 --line demo-cup:4{port}")
     };
-    let tries = [format!("status{port}"), second, format!("kill {}{port}", layout.nodes)];
+    let tries = [
+        format!("status{port}"),
+        second,
+        format!("kill {}{port}", layout.nodes.last().copied().unwrap_or(1)),
+    ];
     for line in tries {
         let _ = writeln!(text, "  playhouse {line}");
     }

@@ -38,6 +38,10 @@ pub(crate) enum Order {
     Resume,
     /// A clean stop if it runs, and a start.
     Restart,
+    /// One more node, whose number the launcher chooses.
+    Join,
+    /// A clean stop of a node that has left the cluster.
+    Forget,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,7 +1,14 @@
 //! Owns the processes of a local cluster from start to stop. One loop, on the main thread: orders from other
 //! terminals, children that end, and signals.
 
-use std::{env, fs, io, net::TcpListener, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::{
@@ -24,7 +31,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(2);
 /// Between two looks at how far the nodes are.
 const READY_POLL: Duration = Duration::from_millis(25);
 /// How long a node may take to stop cleanly before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a restarted node may take until it accepts connections.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Children of a launcher that was killed end a moment after it, and their ports become free then.
@@ -34,8 +41,9 @@ const CHILD_POLL: Duration = Duration::from_millis(500);
 
 /// A local cluster and the right to use its folder.
 pub(crate) struct Launcher {
-    layout: Layout,
-    nodes: Vec<Process>,
+    pub(super) layout: Layout,
+    pub(super) program: PathBuf,
+    pub(super) nodes: BTreeMap<u8, Process>,
     provider: Process,
     control: Control,
     signals: Signals,
@@ -103,9 +111,10 @@ impl Launcher {
         let mut launcher = Self {
             nodes: layout
                 .node_ids()
-                .map(|id| node_process(&layout, &program, id))
+                .map(|id| (id, node_process(&layout, &program, id)))
                 .collect(),
             provider: provider_process(&layout, &program),
+            program,
             layout,
             control,
             signals,
@@ -116,7 +125,7 @@ impl Launcher {
     }
 
     fn start_all(&mut self) -> Result<(), Failure> {
-        for process in std::iter::once(&mut self.provider).chain(&mut self.nodes) {
+        for process in std::iter::once(&mut self.provider).chain(self.nodes.values_mut()) {
             process
                 .start()
                 .map_err(|error| Failure::no(format!("{} cannot be started: {error}", process.name)))?;
@@ -133,7 +142,7 @@ impl Launcher {
             .collect();
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            for process in std::iter::once(&mut self.provider).chain(&mut self.nodes) {
+            for process in std::iter::once(&mut self.provider).chain(self.nodes.values_mut()) {
                 if let Some(status) = process.ended() {
                     return Err(ended_early(process, status));
                 }
@@ -173,11 +182,11 @@ impl Launcher {
     /// Stops everything: nodes first, so that the provider is there for what they still have under way. A second
     /// signal ends the patience.
     pub(crate) async fn stop(&mut self) {
-        for node in &mut self.nodes {
+        for node in self.nodes.values_mut() {
             report(node.ask_to_end(), "stop", &node.name);
         }
         tokio::select! {
-            _ = join_all(self.nodes.iter_mut().map(|node| node.end_within(STOP_TIMEOUT))) => {}
+            _ = join_all(self.nodes.values_mut().map(|node| node.end_within(STOP_TIMEOUT))) => {}
             () = self.signals.stop() => {}
         }
         report(self.provider.ask_to_end(), "stop", &self.provider.name);
@@ -185,7 +194,7 @@ impl Launcher {
             _ = self.provider.end_within(STOP_TIMEOUT) => {}
             () = self.signals.stop() => {}
         }
-        for process in std::iter::once(&mut self.provider).chain(&mut self.nodes) {
+        for process in std::iter::once(&mut self.provider).chain(self.nodes.values_mut()) {
             report(process.kill().await, "kill", &process.name);
         }
         let state = State {
@@ -197,13 +206,17 @@ impl Launcher {
 
     /// What runs.
     pub(crate) fn state(&self) -> State {
-        let nodes = self.layout.node_ids().zip(&self.nodes).map(|(id, process)| NodeState {
-            id,
-            pid: process.pid(),
-            grpc: self.layout.node_address(id).to_string(),
-            data: self.layout.node_data(id),
-            log: process.log().to_owned(),
-        });
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|(id, process)| (*id, process))
+            .map(|(id, process)| NodeState {
+                id,
+                pid: process.pid(),
+                grpc: self.layout.node_address(id).to_string(),
+                data: self.layout.node_data(id),
+                log: process.log().to_owned(),
+            });
         State {
             pid: Some(std::process::id()),
             base_port: self.layout.base_port,
@@ -229,7 +242,7 @@ impl Launcher {
 
     fn notice_ended(&mut self) {
         let mut any = false;
-        for process in std::iter::once(&mut self.provider).chain(&mut self.nodes) {
+        for process in std::iter::once(&mut self.provider).chain(self.nodes.values_mut()) {
             if let Some(status) = process.ended() {
                 any = true;
                 eprintln!(
@@ -247,7 +260,13 @@ impl Launcher {
     async fn carry_out(&mut self, pending: Pending) {
         // What ended meanwhile must not be taken for running.
         self.notice_ended();
-        let result = self.do_to_node(pending.order, pending.node).await;
+        let result = match pending.order {
+            Order::Join => self.add_node().await,
+            Order::Forget => self.forget_node(pending.node).await,
+            Order::Kill | Order::Pause | Order::Resume | Order::Restart => {
+                self.do_to_node(pending.order, pending.node).await
+            }
+        };
         if let Err(failure) = self.save() {
             eprintln!("{failure}");
         }
@@ -256,11 +275,10 @@ impl Launcher {
 
     async fn do_to_node(&mut self, order: Order, node: u8) -> Result<Done, String> {
         let address = self.layout.node_address(node);
-        let count = self.layout.nodes;
-        let process = usize::from(node)
-            .checked_sub(1)
-            .and_then(|index| self.nodes.get_mut(index))
-            .ok_or_else(|| format!("there is no node {node}: this cluster has nodes 1 to {count}"))?;
+        let process = self
+            .nodes
+            .get_mut(&node)
+            .ok_or_else(|| no_such_node(&self.layout, node))?;
         let failed = |error: io::Error| format!("node {node}: {error}");
         let running = process.pid();
         let pid = match order {
@@ -284,7 +302,7 @@ impl Launcher {
                 eprintln!("node {node} was killed; start it again with `playhouse restart {node}`");
                 running
             }
-            Order::Pause | Order::Resume => {
+            _ => {
                 process.set_paused(order == Order::Pause).map_err(failed)?;
                 running
             }
@@ -297,7 +315,15 @@ impl Launcher {
     }
 }
 
-fn node_process(layout: &Layout, program: &Path, id: u8) -> Process {
+pub(super) fn no_such_node(layout: &Layout, node: u8) -> String {
+    let nodes: Vec<String> = layout.node_ids().map(|id| id.to_string()).collect();
+    format!(
+        "there is no node {node}: this cluster has the nodes {}",
+        nodes.join(", ")
+    )
+}
+
+pub(super) fn node_process(layout: &Layout, program: &Path, id: u8) -> Process {
     let config = layout.config_path(id).display().to_string();
     let arguments = vec!["node".to_owned(), "--config".to_owned(), config];
     Process::new(format!("node {id}"), program, arguments, layout.node_log(id))

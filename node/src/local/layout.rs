@@ -9,6 +9,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -18,7 +19,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{PROVIDER_PORT_OFFSET, state::State};
+use super::{NODES_MAX, PROVIDER_PORT_OFFSET, state::State};
 use crate::cli::Failure;
 
 /// The highest base port that leaves room for the nodes and the provider.
@@ -43,20 +44,32 @@ pub(crate) struct LocalCluster {
 }
 
 impl LocalCluster {
+    /// Its base port.
+    pub(crate) fn base_port(&self) -> Result<u16, Failure> {
+        let Some(data) = &self.data else {
+            return Ok(self.base_port);
+        };
+        Ok(held_by(data)?.base_port)
+    }
+
     /// Where its launcher listens for orders.
     pub(crate) fn control_socket(&self) -> Result<PathBuf, Failure> {
         let Some(data) = &self.data else {
             return Ok(control_socket(self.base_port));
         };
-        match State::read(data) {
-            Ok(Some(state)) => Ok(state.control),
-            Ok(None) => Err(Failure::usage(format!("{} holds no cluster", data.display()))
-                .help("name the folder that `playhouse up --data` was given")),
-            Err(error) => Err(Failure::usage(format!(
-                "the state of {} cannot be read: {error}",
-                data.display()
-            ))),
-        }
+        Ok(held_by(data)?.control)
+    }
+}
+
+fn held_by(data: &Path) -> Result<State, Failure> {
+    match State::read(data) {
+        Ok(Some(state)) => Ok(state),
+        Ok(None) => Err(Failure::usage(format!("{} holds no cluster", data.display()))
+            .help("name the folder that `playhouse up --data` was given")),
+        Err(error) => Err(Failure::usage(format!(
+            "the state of {} cannot be read: {error}",
+            data.display()
+        ))),
     }
 }
 
@@ -66,7 +79,8 @@ pub(crate) struct Layout {
     /// The folder, as an absolute path.
     pub(crate) data: PathBuf,
     pub(crate) base_port: u16,
-    pub(crate) nodes: u8,
+    /// The numbers of its nodes.
+    pub(crate) nodes: BTreeSet<u8>,
     pub(crate) shards: u32,
 }
 
@@ -83,6 +97,8 @@ struct ClusterConfig {
     shards: u32,
     replicas: usize,
     members: Vec<MemberConfig>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    join: Vec<SocketAddr>,
 }
 
 #[derive(Serialize)]
@@ -98,8 +114,13 @@ struct ProviderConfig {
 
 impl Layout {
     /// The numbers of all nodes.
-    pub(crate) fn node_ids(&self) -> impl Iterator<Item = u8> + use<> {
-        1..=self.nodes
+    pub(crate) fn node_ids(&self) -> impl Iterator<Item = u8> + '_ {
+        self.nodes.iter().copied()
+    }
+
+    /// A number that no node has, nor had: a folder that is left of one must not be taken for another's.
+    pub(crate) fn free_id(&self) -> Option<u8> {
+        (1..=NODES_MAX).find(|id| !self.nodes.contains(id) && !self.node_data(*id).exists())
     }
 
     /// Where a node listens.
@@ -155,8 +176,20 @@ impl Layout {
         Ok(())
     }
 
+    /// Writes the configuration of a node that is to join the others.
+    pub(crate) fn write_join_config(&self, node: u8) -> io::Result<()> {
+        let others = self.node_ids().filter(|id| *id != node);
+        let join = others.map(|id| self.node_address(id)).collect();
+        let config = self.config_with(node, std::iter::once(node), join)?;
+        write_atomically(&self.config_path(node), config.as_bytes())
+    }
+
     fn config(&self, node: u8) -> io::Result<String> {
-        let members = self.node_ids().map(|id| MemberConfig {
+        self.config_with(node, self.node_ids(), Vec::new())
+    }
+
+    fn config_with(&self, node: u8, members: impl Iterator<Item = u8>, join: Vec<SocketAddr>) -> io::Result<String> {
+        let members = members.map(|id| MemberConfig {
             id,
             address: self.node_address(id),
         });
@@ -167,6 +200,7 @@ impl Layout {
                 shards: self.shards,
                 replicas: REPLICAS,
                 members: members.collect(),
+                join,
             },
             provider: ProviderConfig {
                 url: self.provider_url(),
@@ -222,7 +256,7 @@ mod tests {
         let layout = Layout {
             data: PathBuf::from("/srv/playhouse \"x\""),
             base_port: 7000,
-            nodes: 3,
+            nodes: (1..=3).collect(),
             shards: 16,
         };
         let config: toml::Table = layout.config(2).expect("is UTF-8").parse().expect("is TOML");

@@ -6,6 +6,7 @@ use crate::{
     replication::Members,
     simulation::{
         invariants::history,
+        node::Node,
         world::{TICK, World},
     },
 };
@@ -16,7 +17,7 @@ const TIMER_LATE_TICKS_MAX: u64 = 100;
 impl World {
     /// Whether a group has exactly the replicas that it should have, all of them voters.
     pub(in crate::simulation) fn has_all_members(&self, group: u32, members: &Members) -> bool {
-        let mut wanted: Vec<_> = self.home_of(group).into_iter().map(|node| self.raft_id(node)).collect();
+        let mut wanted = self.homes.home(group).to_vec();
         let mut voters = members.voters.clone();
         wanted.sort_unstable();
         voters.sort_unstable();
@@ -35,7 +36,8 @@ impl World {
             let mut states = Vec::new();
             for node in self.home_of(group) {
                 let run = self.nodes[&node].run.as_ref().ok_or("a node is down")?;
-                let meta = run.replicas[&group].shard.meta();
+                let replica = run.replicas.get(&group).ok_or("a replica is not opened yet")?;
+                let meta = replica.shard.meta();
                 if !self.has_all_members(group, &meta.members) {
                     return Err(format!(
                         "group {group} on node {node} has the members {:?}",
@@ -46,6 +48,11 @@ impl World {
             }
             if states.windows(2).any(|pair| pair[0] != pair[1]) {
                 return Err(format!("group {group} is in the states {states:?}"));
+            }
+            let home = self.home_of(group);
+            let stray = |node: &&Node| !home.contains(&node.id) && node.disk.held.contains_key(&group);
+            if let Some(stray) = self.nodes.values().find(stray) {
+                return Err(format!("node {} still holds group {group}", stray.id));
             }
         }
         Ok(())
@@ -65,7 +72,10 @@ impl World {
             let mut outboxes = Vec::new();
             for node in self.home_of(*group) {
                 let Some(run) = &self.nodes[&node].run else { continue };
-                let shard = &run.replicas[group].shard;
+                let Some(replica) = run.replicas.get(group) else {
+                    continue;
+                };
+                let shard = &replica.shard;
                 let held = history::is_held(shard, key, committed).map_err(|what| format!("node {node}: {what}"));
                 verdict = verdict.and(held);
                 outboxes.push(shard.outbox());

@@ -7,8 +7,9 @@ use proto::{
         WriteOffStockRequest, products_client::ProductsClient, stock_client::StockClient,
     },
     cluster::v1::{
-        DigestsRequest, DigestsResponse, ListTimersRequest, ListTimersResponse, ShowEntityRequest, ShowEntityResponse,
-        StatusRequest, StatusResponse, admin_client::AdminClient,
+        DigestsRequest, DigestsResponse, ListTimersRequest, ListTimersResponse, SetStandingRequest,
+        SetStandingResponse, ShowEntityRequest, ShowEntityResponse, StatusRequest, StatusResponse,
+        admin_client::AdminClient,
     },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
@@ -69,4 +70,6 @@ reads! {
     show_entity: AdminClient, ShowEntityRequest => ShowEntityResponse;
     digests: AdminClient, DigestsRequest => DigestsResponse;
     list_timers: AdminClient, ListTimersRequest => ListTimersResponse;
+    // Said twice, it is as if it was said once.
+    set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
 }

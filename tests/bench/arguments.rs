@@ -22,6 +22,8 @@ pub(crate) enum Bench {
     Split,
     /// How long a cluster with many stored orders takes to start.
     Start,
+    /// What clients notice while nodes restart, drain and join.
+    Changes,
 }
 
 /// Measure a cluster. Without `--address` each bench starts one of its own, in a temporary folder (see TMPDIR).
@@ -33,7 +35,7 @@ pub(crate) struct Arguments {
     names: Vec<Bench>,
     /// How long each figure is measured.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// How long the load runs before measuring begins.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warm_up: u64,
@@ -64,6 +66,9 @@ pub(crate) struct Arguments {
     /// `start`: how many orders are stored.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub(crate) orders: u64,
+    /// `changes`: orders a second.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
     /// Threads of the load generator.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) threads: usize,

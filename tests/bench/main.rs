@@ -12,6 +12,7 @@
 //! sent), [`figure`] (what came of it), [`process`] (what the processes used); then one file for each bench.
 
 mod arguments;
+mod changes;
 mod checkouts;
 mod collector;
 mod commands;
@@ -54,6 +55,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
             Bench::Checkouts => checkouts::run(arguments).await?,
             Bench::Split => split::run(arguments).await?,
             Bench::Start => start::run(arguments).await?,
+            Bench::Changes => changes::run(arguments).await?,
         }
     }
     Ok(())

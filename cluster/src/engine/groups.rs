@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Engine;
+use super::{Engine, status::Detail};
 use crate::{
     clock::SystemClock,
     journal::{
@@ -192,7 +192,7 @@ impl Engine {
 
     /// Whether this node's replica of a shard has left its group for good.
     pub(super) async fn is_out(&self, shard: u32, id: RaftId) -> bool {
-        let nodes = self.all_nodes().await;
+        let nodes = self.all_nodes(Detail::Brief).await;
         let answers = nodes.iter().filter_map(|(node, said)| Some((*node, said.as_ref()?)));
         let said: Vec<Said> = answers
             .filter(|(_, said)| said.has_begun)

@@ -10,7 +10,7 @@ mod groups;
 mod health;
 mod roster;
 mod start;
-mod status;
+pub(crate) mod status;
 mod timers;
 mod upkeep;
 

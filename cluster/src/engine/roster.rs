@@ -9,14 +9,14 @@ use std::{
 use proto::cluster::v1 as pb;
 use tokio::time::sleep;
 
-use super::Engine;
+use super::{Engine, status::Detail};
 use crate::{
     codec,
     config::NodeId,
     entity::RequestId,
     error::{AskError, Error},
     membership::{Map, Roster, RosterCommand, RosterRejection, Standing},
-    placement::plan::{Seen, SeenShard, Step, next_step},
+    placement::plan::{Seen, SeenShard, Step, is_look_due, next_step},
     shard::end_node,
     trace::TraceContext,
 };
@@ -163,6 +163,9 @@ impl Engine {
         for node in before.members.keys().filter(|node| !map.members.contains_key(node)) {
             self.links.disconnect(*node);
         }
+        if before.members.contains_key(&self.node()) && !map.members.contains_key(&self.node()) {
+            tracing::warn!("this node has left the cluster; it only forwards calls, and can be stopped");
+        }
         self.map.send_replace(Arc::new((version, map)));
     }
 
@@ -205,6 +208,11 @@ impl Engine {
             if map.version() == 0 || leader != Some(self.node()) || self.leaving.load(Ordering::Relaxed) {
                 continue;
             }
+            let peers = self.links.all().into_iter();
+            let down = peers.filter(|(_, peer)| !peer.is_up()).map(|(node, _)| node).collect();
+            if !is_look_due(&map, &down) {
+                continue;
+            }
             let seen = self.look_around().await;
             let Some(step) = next_step(&map, &seen) else { continue };
             match &step {
@@ -228,7 +236,7 @@ impl Engine {
 
     /// What the leaders of all shards say of their members, and who does not answer.
     async fn look_around(&self) -> Seen {
-        let nodes = self.all_nodes().await;
+        let nodes = self.all_nodes(Detail::Brief).await;
         let mut shards: BTreeMap<u32, (u64, SeenShard)> = BTreeMap::new();
         let leaders = nodes
             .values()

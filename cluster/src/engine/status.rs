@@ -1,7 +1,7 @@
 //! What the engine tells people: its own part, and that of all nodes put together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -31,9 +31,17 @@ const READY_POLL: Duration = Duration::from_millis(10);
 /// Entities in one message of a scan.
 const SCAN_PAGE_LEN: usize = 200;
 
+/// How much a node tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Full,
+    /// Without what only a comparison of replicas needs.
+    Brief,
+}
+
 impl Engine {
     /// This node's own part.
-    pub(crate) async fn node_status(&self) -> pb::NodeStatusResponse {
+    pub(crate) async fn node_status(&self, detail: Detail) -> pb::NodeStatusResponse {
         let groups = self.group_status().await;
         let has_begun = groups.is_some();
         let groups = groups.unwrap_or_default();
@@ -65,7 +73,10 @@ impl Engine {
                     voters: group.members.voters.clone(),
                     members: group.members.all().collect(),
                     durable_members: state.durable_members().all().collect(),
-                    recent_digests: state.recent_digests().collect(),
+                    recent_digests: match detail {
+                        Detail::Full => state.recent_digests().collect(),
+                        Detail::Brief => HashMap::new(),
+                    },
                     timers: state.timers().len() as u64,
                     timers_overdue_ms: (state.timers().first_due_ms())
                         .map_or(0, |due_ms| now_ms.saturating_sub(due_ms)),
@@ -98,21 +109,24 @@ impl Engine {
     }
 
     /// What each node says of itself; `None` for one that does not answer.
-    pub(super) async fn all_nodes(&self) -> BTreeMap<NodeId, Option<pb::NodeStatusResponse>> {
+    pub(super) async fn all_nodes(&self, detail: Detail) -> BTreeMap<NodeId, Option<pb::NodeStatusResponse>> {
+        let request = pb::NodeStatusRequest {
+            is_brief: detail == Detail::Brief,
+        };
         let others = self.links.all().into_iter().map(|(node, peer)| {
             let mut client = peer.client.clone();
             async move {
-                let answer = timeout(ANSWER_MAX, client.node_status(pb::NodeStatusRequest {})).await;
+                let answer = timeout(ANSWER_MAX, client.node_status(request)).await;
                 (node, answer.ok().and_then(Result::ok).map(tonic::Response::into_inner))
             }
         });
-        let (own, others) = tokio::join!(self.node_status(), join_all(others));
+        let (own, others) = tokio::join!(self.node_status(detail), join_all(others));
         others.into_iter().chain([(self.node(), Some(own))]).collect()
     }
 
     /// The whole cluster, as far as it can be reached from here.
     pub(crate) async fn status(&self) -> pb::StatusResponse {
-        let nodes = self.all_nodes().await;
+        let nodes = self.all_nodes(Detail::Full).await;
         let map = self.map();
         let silent = nodes.iter().filter(|(_, said)| said.is_none());
         let down = silent.map(|(node, _)| *node).collect();
@@ -203,7 +217,7 @@ impl Engine {
 
     /// What each replica holds, at the highest position that all of a shard's replicas have reached and remember.
     pub(crate) async fn digests(&self) -> pb::DigestsResponse {
-        let (nodes, map) = (self.all_nodes().await, self.map());
+        let (nodes, map) = (self.all_nodes(Detail::Full).await, self.map());
         let shards = (0..self.shards())
             .map(|shard| {
                 let told: Vec<(NodeId, Option<&pb::ReplicaStatus>)> = map
@@ -309,7 +323,7 @@ impl Engine {
         let leader = match self.route(shard).leader {
             Some(leader) => Some(leader),
             // A node without a replica of the shard asks the others.
-            None => NodeId::try_from(self.shard_status(shard, &self.all_nodes().await).leader).ok(),
+            None => NodeId::try_from(self.shard_status(shard, &self.all_nodes(Detail::Full).await).leader).ok(),
         };
         let leader = leader
             .filter(|leader| *leader != 0)

@@ -78,6 +78,27 @@ pub(crate) fn next_step(map: &Map, seen: &Seen) -> Option<Step> {
         .or_else(|| plan.uneven_leaders())
 }
 
+impl Seen {
+    /// Everything as the map says, for a look ahead.
+    pub(crate) fn followed(map: &Map, down: &BTreeSet<NodeId>) -> Self {
+        let followed = |home: &Vec<RaftId>| SeenShard {
+            voters: home.clone(),
+            is_changing: false,
+        };
+        Self {
+            down: down.clone(),
+            holding: BTreeSet::new(),
+            shards: (0..).zip(map.homes.iter().map(followed)).collect(),
+        }
+    }
+}
+
+/// Whether it is worth while to ask all nodes how things are: a step may be due, or a shard may wait for a node that is down.
+pub(crate) fn is_look_due(map: &Map, down: &BTreeSet<NodeId>) -> bool {
+    let waits = map.homes.iter().flatten().any(|id| down.contains(&node_of(*id)));
+    waits || next_step(map, &Seen::followed(map, down)).is_some()
+}
+
 /// How many steps there are to the end, if everything that is up stays so.
 pub(crate) fn steps_left(map: &Map, down: &BTreeSet<NodeId>) -> usize {
     let mut map = map.clone();
@@ -89,16 +110,7 @@ pub(crate) fn steps_left(map: &Map, down: &BTreeSet<NodeId>) -> usize {
     let max = STEPS_PER_SHARD_MAX * map.homes.len();
     (0..max)
         .find(|_| {
-            let followed = |home: &Vec<RaftId>| SeenShard {
-                voters: home.clone(),
-                is_changing: false,
-            };
-            let seen = Seen {
-                down: down.clone(),
-                holding: BTreeSet::new(),
-                shards: (0..).zip(map.homes.iter().map(followed)).collect(),
-            };
-            let Some(step) = next_step(&map, &seen) else {
+            let Some(step) = next_step(&map, &Seen::followed(&map, down)) else {
                 return true;
             };
             match Roster::decide(&map, step.command(), &context) {
@@ -367,15 +379,7 @@ mod tests {
         }
 
         fn seen(&self) -> Seen {
-            let followed = |home: &Vec<RaftId>| SeenShard {
-                voters: home.clone(),
-                is_changing: false,
-            };
-            Seen {
-                down: self.down.clone(),
-                holding: BTreeSet::new(),
-                shards: (0..).zip(self.map.homes.iter().map(followed)).collect(),
-            }
+            Seen::followed(&self.map, &self.down)
         }
 
         fn take(&mut self, step: Step) {
@@ -419,6 +423,14 @@ mod tests {
         for nodes in 1..=7 {
             let mut world = World::new(nodes, 16);
             world.settle();
+            assert!(
+                !is_look_due(&world.map, &BTreeSet::new()),
+                "nobody is asked for nothing"
+            );
+            assert!(
+                is_look_due(&world.map, &BTreeSet::from([1])),
+                "one that is down may be waited for"
+            );
             assert!(world.steps <= 3, "{nodes} nodes: {} steps", world.steps);
         }
     }
@@ -512,6 +524,7 @@ mod tests {
         let mut world = World::new(3, 8);
         world.join(4);
         let before = world.seen();
+        assert!(is_look_due(&world.map, &BTreeSet::new()));
         let step = next_step(&world.map, &before).expect("a step is due");
         world.take(step);
         assert_eq!(next_step(&world.map, &before), None, "the shard has not followed yet");

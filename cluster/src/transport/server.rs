@@ -9,7 +9,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{consensus, forward::FRAME_LEN_MAX, outcome::Forwarded};
-use crate::{codec, engine::Engine, shard::snapshot};
+use crate::{
+    codec,
+    engine::{Engine, status::Detail},
+    shard::snapshot,
+};
 
 /// Replies of one stream that may wait to be sent.
 const REPLIES_MAX: usize = 32_768;
@@ -124,9 +128,14 @@ impl peer_server::Peer for PeerServer {
 
     async fn node_status(
         &self,
-        _request: Request<pb::NodeStatusRequest>,
+        request: Request<pb::NodeStatusRequest>,
     ) -> Result<Response<pb::NodeStatusResponse>, Status> {
-        Ok(Response::new(self.engine()?.node_status().await))
+        let detail = if request.get_ref().is_brief {
+            Detail::Brief
+        } else {
+            Detail::Full
+        };
+        Ok(Response::new(self.engine()?.node_status(detail).await))
     }
 
     async fn timers(&self, request: Request<pb::TimersRequest>) -> Result<Response<pb::TimersResponse>, Status> {

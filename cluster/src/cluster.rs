@@ -11,11 +11,12 @@ use crate::{
     codec,
     config::Config,
     engine::Engine,
-    entity::{Entity, EntityKey, Registry, RequestId},
+    entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
     membership::Standing,
     service::Services,
     shard::shard_of,
+    supervision::Forced,
     trace::TraceContext,
     transport::{FRAME_BYTES_MAX, outcome::EventView, server::PeerServer},
 };
@@ -149,6 +150,7 @@ impl Cluster {
             .engine
             .read(key, None, Some(0), request.trace, request.timeout)
             .await?;
+        let outbox = self.engine.outbox_of(key, request.trace, request.timeout).await?;
         let shard = shard_of(key, self.engine.shards());
         let route = self.engine.route(shard);
         let events = self.events(key, view.events)?;
@@ -175,7 +177,16 @@ impl Cluster {
                     },
                 })
                 .collect(),
-            outbox: self.engine.outbox_of(key),
+            outbox: outbox
+                .into_iter()
+                .map(|effect| pb::EffectView {
+                    id: effect.id,
+                    target: effect.target,
+                    json: effect.json,
+                    attempts: effect.attempts,
+                    waits_for: effect.waits_for,
+                })
+                .collect(),
             timers: self.engine.timers_of(key).await,
         })
     }
@@ -247,6 +258,58 @@ impl Cluster {
     /// Gives leaderships away and takes none from now on. Calls are still taken, and forwarded to where they belong.
     pub async fn hand_over(&self) {
         self.engine.hand_over().await;
+    }
+
+    /// How failures are met, on the node that is asked.
+    pub fn policies(&self) -> pb::SupervisionResponse {
+        pb::SupervisionResponse {
+            policies: self.engine.policies(),
+        }
+    }
+
+    /// Entities that are quarantined or fail just now, as far as the cluster can be reached from this node.
+    pub async fn quarantined(&self) -> pb::ListQuarantineResponse {
+        self.engine.all_quarantine().await
+    }
+
+    /// All that is known of an entity's quarantine; `None` if it never had one.
+    pub async fn show_quarantine(
+        &self,
+        key: &EntityKey,
+        request: &Request,
+    ) -> Result<Option<pb::ShowQuarantineResponse>, Error> {
+        self.engine.show_quarantine(key, request.trace, request.timeout).await
+    }
+
+    /// Decides the command of a quarantined entity once more: if that succeeds, the quarantine is lifted. `None` if the
+    /// entity has none. Idempotent under the request id.
+    pub async fn retry_quarantined(
+        &self,
+        key: &EntityKey,
+        request: &Request,
+    ) -> Result<Option<pb::LiftQuarantineResponse>, Error> {
+        self.engine
+            .lift_quarantine(key, Release::Retry, &request.id, request.trace, request.timeout)
+            .await
+    }
+
+    /// Lifts an entity's quarantine and skips its command for good: whoever repeats it is told so. `None` if the entity has
+    /// no quarantine. Idempotent under the request id.
+    pub async fn skip_quarantined(
+        &self,
+        key: &EntityKey,
+        request: &Request,
+    ) -> Result<Option<pb::LiftQuarantineResponse>, Error> {
+        self.engine
+            .lift_quarantine(key, Release::Skip, &request.id, request.trace, request.timeout)
+            .await
+    }
+
+    /// Forces the breaker to a dependency outside open or closed on all nodes, or lets it follow the calls again.
+    pub async fn force_breaker(&self, dependency: &str, forced: Forced, request: &Request) -> Result<(), Error> {
+        self.engine
+            .force_breaker(dependency, forced, &request.id, request.trace, request.timeout)
+            .await
     }
 
     /// Gives leaderships away, makes a last checkpoint, closes.

@@ -52,6 +52,26 @@ pub enum Error {
         /// The panic's message, or what could not be read.
         reason: String,
     },
+    /// The entity is quarantined: it failed again and again. The command was not taken; it may be repeated once the
+    /// quarantine is lifted.
+    #[error(
+        "{entity} is quarantined: {reason}; see `playhouse quarantine show {entity}`, then `playhouse quarantine retry` \
+         or `skip`"
+    )]
+    Quarantined {
+        /// The entity.
+        entity: String,
+        /// At what it failed, and how.
+        reason: String,
+    },
+    /// The entity failed at this very command, and people have skipped it: it was not and will not be done.
+    #[error("{entity} skips this command for good: {reason}")]
+    Skipped {
+        /// The entity.
+        entity: String,
+        /// How the entity failed at it.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -59,7 +79,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Overloaded { .. } | Self::Unavailable { .. } | Self::Unknown { .. } | Self::TimedOut { .. } => true,
-            Self::Invalid { .. } | Self::Failed { .. } => false,
+            Self::Invalid { .. } | Self::Failed { .. } | Self::Quarantined { .. } | Self::Skipped { .. } => false,
         }
     }
 

@@ -17,6 +17,7 @@ mod shard;
 mod simulation;
 mod spans;
 mod store;
+pub mod supervision;
 pub mod trace;
 mod transport;
 

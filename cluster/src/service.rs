@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::trace::{SpanSink, TraceContext};
+use crate::{
+    supervision::Guard,
+    trace::{SpanSink, TraceContext},
+};
 
 /// One call to the outside.
 #[derive(Debug, Clone)]
@@ -36,21 +39,14 @@ pub enum CallError {
     GivenUp(String),
 }
 
-/// A breaker as it stands, for status and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BreakerState {
-    /// `closed`, `open` or `half-open`.
-    pub state: &'static str,
-    /// Failures in a row.
-    pub failures: u32,
-}
-
-/// Something outside of the cluster. Breaker, rate limit, time-out and retry budget are the service's own.
+/// Something outside of the cluster. The engine keeps to its guard's bulkhead and shows its breaker; the service asks the
+/// breaker for leave, since it alone knows which answers are the other side's failures. Rate limit, time-out and retry
+/// budget are the service's own.
 pub trait Service: Send + Sync + 'static {
     /// Carries out one call; the answer is JSON.
     fn call(&self, call: ServiceCall) -> BoxFuture<'_, Result<Bytes, CallError>>;
-    /// The state of its breaker.
-    fn breaker(&self) -> BreakerState;
+    /// Its breaker and bulkhead.
+    fn guard(&self) -> &Guard;
 }
 
 /// What a node brings to the engine from outside: services by name, and who takes finished spans.

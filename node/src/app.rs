@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use actors::payment::provider::SERVICE;
-use cluster::{Cluster, Services, StartError};
+use cluster::{Cluster, Services, StartError, supervision::Guard};
 use miette::Diagnostic;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, server::TcpIncoming};
@@ -71,12 +71,15 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError::Listen { address, error })?;
     let telemetry = Telemetry::from_environment(node)?;
+    let checked = "the config file's policies were checked when it was read";
+    let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
+    let registry = file.supervision.registry().expect(checked);
     let services = Services::new()
-        .with(SERVICE, PaymentProvider::new(file.provider)?)
+        .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
         .with_spans(telemetry.spans());
     let edge = Edge {
         default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
-        cluster: Cluster::start(config, actors::registry(), services).await?,
+        cluster: Cluster::start(config, registry, services).await?,
         telemetry: telemetry.clone(),
         calls: Calls::default(),
     };

@@ -1,9 +1,18 @@
-//! A node's config file: TOML with the tables `cluster`, `provider` and `telemetry`. What is wrong with it is said with
+//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision` and `telemetry`. What is wrong with it is said with
 //! the file and the key.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
-use cluster::config::Config;
+use actors::payment::provider::SERVICE;
+use cluster::{
+    Registry,
+    config::Config,
+    supervision::{Overrides, Policy as SupervisionPolicy},
+};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +29,44 @@ pub struct NodeFile {
     pub cluster: Config,
     /// The payment provider and how it is called.
     pub provider: Policy,
+    /// How failures are met, where that differs from what is built in.
+    #[serde(default)]
+    pub supervision: Supervision,
     /// What the node tells of itself.
     #[serde(default)]
     pub telemetry: Telemetry,
+}
+
+/// How failures are met, where that differs from what is built in. All nodes should have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Supervision {
+    /// By kind of entity.
+    pub entity: BTreeMap<String, Overrides>,
+    /// By dependency outside.
+    pub outside: BTreeMap<String, Overrides>,
+}
+
+impl Supervision {
+    /// The kinds of entities with their policies; or the key that is wrong, with what is wrong with it.
+    pub fn registry(&self) -> Result<Registry, (String, String)> {
+        actors::registry()
+            .overridden(&self.entity)
+            .map_err(|(key, reason)| (format!("supervision.entity.{key}"), reason))
+    }
+
+    /// The policy of the payment provider.
+    pub fn provider(&self) -> Result<SupervisionPolicy, (String, String)> {
+        if let Some(unknown) = self.outside.keys().find(|name| *name != SERVICE) {
+            let key = format!("supervision.outside.{unknown}");
+            return Err((key, format!("is no dependency outside; there is {SERVICE}")));
+        }
+        let overrides = self.outside.get(SERVICE).copied().unwrap_or_default();
+        overrides.of(SupervisionPolicy::OUTSIDE).map_err(|fault| {
+            let key = format!("supervision.outside.{SERVICE}.{}", fault.key);
+            (key, fault.reason)
+        })
+    }
 }
 
 /// What the node tells of itself. Spans go where `OTEL_EXPORTER_OTLP_ENDPOINT` says.
@@ -159,8 +203,11 @@ impl NodeFile {
             let reason = format!("is {}; it must be more than heartbeat_ticks", limits.election_ticks);
             return fault("cluster.limits.election_ticks", reason);
         }
-        let (key, reason) = self.provider.fault()?;
-        fault(&format!("provider.{key}"), reason)
+        if let Some((key, reason)) = self.provider.fault() {
+            return fault(&format!("provider.{key}"), reason);
+        }
+        let policies = self.supervision.registry().map(drop).and(self.supervision.provider());
+        policies.err()
     }
 }
 
@@ -209,6 +256,27 @@ mod tests {
         assert!(with(":7002", ":7001").contains("twice"));
         assert!(with("http://127.0.0.1:7000", "nonsense").contains("`provider.url`"));
         assert!(with("[provider]", "[cluster.limits]\ntick_ms = 0\n[provider]").contains("cluster.limits.tick_ms"));
+    }
+
+    #[test]
+    fn policies_are_overridden_key_by_key_and_checked() {
+        let with = |text: &str| NodeFile::parse("node.toml", &format!("{SMALLEST}\n{text}"));
+        let file = with("[supervision.entity.order]\nquarantine_after = 7\n[supervision.outside.payment-provider]\nbreaker_open_ms = 5")
+            .expect("right");
+        let registry = file.supervision.registry().expect("right");
+        assert_eq!(registry.policy("order").quarantine_after, 7);
+        assert_eq!(registry.policy("stock"), SupervisionPolicy::ENTITY);
+        assert_eq!(file.supervision.provider().expect("right").breaker_open_ms, 5);
+
+        let fault = |text: &str| with(text).expect_err("wrong").to_string();
+        assert!(fault("[supervision.entity.ordre]").contains("`supervision.entity.ordre` is no kind of entity"));
+        assert!(fault("[supervision.outside.post]").contains("`supervision.outside.post` is no dependency"));
+        assert!(fault("[supervision.entity.order]\nbreaker = 1").contains("`breaker`"));
+        let wrong = fault("[supervision.outside.payment-provider]\njitter_percent = 200");
+        assert!(
+            wrong.contains("`supervision.outside.payment-provider.jitter_percent` is 200"),
+            "{wrong}"
+        );
     }
 
     #[test]

@@ -41,11 +41,12 @@ const LIBRARIES: &[Library] = &[
     Library {
         name: "tonic",
         places: &[
-            // The peers' side: connections and server in `transport`, the routes in the one door, and the two places
+            // The peers' side: connections and server in `transport`, the routes in the one door, and the places
             // that make single calls to a peer and read their status.
             "cluster/src/transport",
             "cluster/src/cluster.rs",
             "cluster/src/engine/status.rs",
+            "cluster/src/engine/supervision.rs",
             "cluster/src/membership/mod.rs",
             "cluster/tests",
             // The clients' side.
@@ -60,16 +61,8 @@ const LIBRARIES: &[Library] = &[
         ],
     },
     Library {
-        name: "failsafe",
-        places: &["node/src/effects/breaker.rs"],
-    },
-    Library {
         name: "governor",
         places: &["node/src/effects"],
-    },
-    Library {
-        name: "backon",
-        places: &["node/src/effects/payment.rs"],
     },
     Library {
         name: "reqwest",

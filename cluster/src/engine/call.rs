@@ -22,6 +22,7 @@ use crate::{
     entity::{
         EntityKey, RequestId,
         activation::{ReadState, Undelivered},
+        release::Release,
     },
     error::Error,
     journal::Reply,
@@ -31,7 +32,7 @@ use crate::{
         shard_of,
     },
     trace::TraceContext,
-    transport::outcome::{EventView, Forwarded, StateView},
+    transport::outcome::{EventView, Forwarded, QuarantineView, StateView},
 };
 
 /// First and longest time between two attempts to find a leader.
@@ -51,6 +52,12 @@ pub(crate) enum Body {
         newer_than: Option<u64>,
         events_after: Option<u64>,
     },
+    /// Lift a quarantine.
+    Release(Release),
+    /// What is known of a quarantine.
+    Quarantine,
+    /// The open effects.
+    Outbox,
 }
 
 /// A call, on its way.
@@ -141,7 +148,7 @@ impl Engine {
         }
     }
 
-    async fn call(
+    pub(super) async fn call(
         self: &Arc<Self>,
         key: &EntityKey,
         body: Body,
@@ -203,9 +210,10 @@ impl Engine {
                 .take()
                 .or(leader)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
-            let maybe_done = call
-                .maybe_done
-                .swap(matches!(call.body, Body::Command(_)), Ordering::Relaxed);
+            let maybe_done = call.maybe_done.swap(
+                matches!(call.body, Body::Command(_) | Body::Release(_)),
+                Ordering::Relaxed,
+            );
             let answer = if target == self.node() {
                 self.here(call.shard, call).await
             } else {
@@ -220,7 +228,11 @@ impl Engine {
                 call.maybe_done.store(maybe_done, Ordering::Relaxed);
             }
             match answer {
-                Forwarded::Reply(_) | Forwarded::State(_) => {
+                Forwarded::Reply(_)
+                | Forwarded::State(_)
+                | Forwarded::Released(_)
+                | Forwarded::Quarantine(_)
+                | Forwarded::Outbox(_) => {
                     self.learn(call.shard, Some(target));
                     return Ok(answer);
                 }
@@ -229,11 +241,29 @@ impl Engine {
                     self.learn(call.shard, hint);
                 }
                 Forwarded::Unknown => self.learn(call.shard, None),
-                Forwarded::Overloaded if maybe_done => {}
+                Forwarded::Overloaded | Forwarded::Restarting { .. } if maybe_done => {}
                 Forwarded::Overloaded => {
                     return Err(Error::Overloaded {
                         what: format!("commands for {}", call.key),
                         retry_after: RETRY_OVERLOADED,
+                    });
+                }
+                Forwarded::Restarting { after_ms, reason } => {
+                    return Err(Error::Unavailable {
+                        reason: format!("{}: {reason}", call.key),
+                        retry_after: Duration::from_millis(after_ms.max(1)),
+                    });
+                }
+                Forwarded::Quarantined(reason) => {
+                    return Err(Error::Quarantined {
+                        entity: call.key.to_string(),
+                        reason,
+                    });
+                }
+                Forwarded::Skipped(reason) => {
+                    return Err(Error::Skipped {
+                        entity: call.key.to_string(),
+                        reason,
                     });
                 }
                 Forwarded::Failed(reason) => {
@@ -304,6 +334,10 @@ impl Engine {
                     newer_than: *newer_than,
                     events_after: *events_after,
                 }),
+                Body::Release(Release::Retry) => pb::forward_request::Body::Release(pb::Release { skip: false }),
+                Body::Release(Release::Skip) => pb::forward_request::Body::Release(pb::Release { skip: true }),
+                Body::Quarantine => pb::forward_request::Body::Quarantine(pb::QuarantineQuery {}),
+                Body::Outbox => pb::forward_request::Body::Outbox(pb::OutboxQuery {}),
             }),
         };
         match peer.forward.call(request) {
@@ -342,6 +376,11 @@ impl Engine {
                 newer_than: query.newer_than,
                 events_after: query.events_after,
             },
+            Some(pb::forward_request::Body::Release(release)) => {
+                Body::Release(if release.skip { Release::Skip } else { Release::Retry })
+            }
+            Some(pb::forward_request::Body::Quarantine(_)) => Body::Quarantine,
+            Some(pb::forward_request::Body::Outbox(_)) => Body::Outbox,
             None => return invalid("body", "is missing".to_owned()),
         };
         let timeout = Duration::from_millis(u64::from(request.timeout_ms));
@@ -376,12 +415,40 @@ impl Engine {
                     };
                 }
             },
+            Body::Release(how) => match RequestId::new(call.request) {
+                Ok(by) => replica
+                    .release(call.key, *how, by, call.trace)
+                    .await
+                    .map(Forwarded::Released),
+                Err(error) => {
+                    return Forwarded::Invalid {
+                        field: "request id".to_owned(),
+                        reason: error.to_string(),
+                    };
+                }
+            },
+            Body::Outbox => replica
+                .confirm()
+                .await
+                .map(|()| Forwarded::Outbox(replica.outbox_views(call.key))),
+            Body::Quarantine => replica.confirm().await.map(|()| {
+                let row = replica.quarantine_row(call.key);
+                Forwarded::Quarantine(row.map(|row| {
+                    Box::new(QuarantineView {
+                        entity: call.key.clone(),
+                        shard,
+                        row: (*row).clone(),
+                    })
+                }))
+            }),
             Body::Query {
                 newer_than,
                 events_after,
-            } => read_here(&replica, call, *newer_than, *events_after)
-                .await
-                .map(Forwarded::State),
+            } => tokio::select! {
+                read = read_here(&replica, call, *newer_than, *events_after) => read.map(Forwarded::State),
+                // Who waits for news asks the next leader, and does not hold this node up.
+                () = self.until_stopping(), if newer_than.is_some() => Err(Undelivered::NotLeader),
+            },
         };
         let leader = self.routes[shard as usize]
             .borrow()
@@ -477,7 +544,7 @@ fn events(replica: &Replica, key: &EntityKey, after: u64, up_to: u64) -> Result<
         .collect())
 }
 
-fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {
+pub(super) fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {
     Error::Failed {
         entity: key.to_string(),
         reason: format!("answered with something else than was asked: {answer:?}"),

@@ -11,6 +11,7 @@ mod health;
 mod roster;
 mod start;
 pub(crate) mod status;
+mod supervision;
 mod timers;
 mod upkeep;
 

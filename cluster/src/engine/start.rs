@@ -32,6 +32,7 @@ use crate::{
     },
     spans::Spans,
     store::{identity::Identity, log::Log, state::StateDb},
+    supervision::dependency::Dependency,
     transport::links::Links,
 };
 
@@ -78,7 +79,7 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: registry.with::<Roster>(),
+            registry: registry.with::<Roster>().with::<Dependency>(),
             services,
             identity: Arc::new(identity),
             mailbox,
@@ -176,6 +177,9 @@ impl Engine {
                 Arc::clone(&self.links),
             )),
         ]);
+        let guards = self.services.iter().map(|(_, service)| service.guard().clone());
+        let following = guards.map(|guard| tokio::spawn(Arc::clone(self).keep_breaker(guard)));
+        self.tasks.lock().extend(following);
         Ok(())
     }
 

@@ -15,14 +15,7 @@ use tokio::{
 use tonic::Status;
 
 use super::Engine;
-use crate::{
-    config::NodeId,
-    entity::{EntityKey, decision::EffectRequest},
-    error::Error,
-    placement::plan::steps_left,
-    replication::node_of,
-    shard::{replica::Route, shard_of},
-};
+use crate::{config::NodeId, error::Error, placement::plan::steps_left, replication::node_of, shard::replica::Route};
 
 /// How long another node may take to tell of itself.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -64,6 +57,7 @@ impl Engine {
                     digest: meta.digest,
                     entities: meta.entities,
                     outbox: state.outbox().len() as u64,
+                    quarantined: state.quarantined().open() as u64,
                     checkpoint: state.checkpoint_index(),
                     lag: group
                         .matched
@@ -97,11 +91,15 @@ impl Engine {
                 .services
                 .iter()
                 .map(|(name, service)| {
-                    let breaker = service.breaker();
+                    let guard = service.guard();
+                    let breaker = guard.state();
                     pb::OutsideBreaker {
                         dependency: name.to_owned(),
-                        state: breaker.state.to_owned(),
+                        state: breaker.phase.as_str().to_owned(),
                         failures: breaker.failures,
+                        forced: breaker.forced.to_string(),
+                        open_left_ms: breaker.open_left_ms,
+                        in_flight: guard.in_flight() as u64,
                     }
                 })
                 .collect(),
@@ -165,6 +163,9 @@ impl Engine {
                         dependency: breaker.dependency.clone(),
                         state: breaker.state.clone(),
                         failures: breaker.failures,
+                        forced: breaker.forced.clone(),
+                        open_left_ms: breaker.open_left_ms,
+                        in_flight: breaker.in_flight,
                     })
                 })
                 .collect(),
@@ -209,6 +210,7 @@ impl Engine {
             applied: replica.applied,
             entities: replica.entities,
             outbox: replica.outbox,
+            quarantined: replica.quarantined,
             checkpoint: replica.checkpoint,
             timers: replica.timers,
             timers_overdue_ms: replica.timers_overdue_ms,
@@ -275,33 +277,6 @@ impl Engine {
     /// Who leads a shard, as far as this node knows.
     pub(crate) fn route(&self, shard: u32) -> Route {
         *self.routes[shard as usize].borrow()
-    }
-
-    /// The open effects of an entity, as far as this node's replica knows.
-    pub(crate) fn outbox_of(&self, key: &EntityKey) -> Vec<pb::EffectView> {
-        let Some(replica) = self.replica(shard_of(key, self.shards())) else {
-            return Vec::new();
-        };
-        let state = replica.state();
-        state
-            .outbox_of(key)
-            .map(|(id, row)| {
-                let (target, json) = match &row.effect.request {
-                    EffectRequest::Command { to, .. } => (to.to_string(), String::new()),
-                    EffectRequest::Call { service, request } => {
-                        (service.clone(), String::from_utf8_lossy(request).into_owned())
-                    }
-                    EffectRequest::SetTimer { name, .. } | EffectRequest::CancelTimer { name } => {
-                        (name.to_string(), String::new())
-                    }
-                };
-                pb::EffectView {
-                    id: id.to_string(),
-                    target,
-                    json,
-                }
-            })
-            .collect()
     }
 
     /// The entities of a shard, from whichever node leads it.
@@ -395,7 +370,9 @@ impl Engine {
                     let loaded = replica
                         .load(key)
                         .map_err(|error| Status::data_loss(error.to_string()))?;
-                    let live = replica.revive(key, &loaded).map_err(Status::data_loss)?;
+                    let live = replica
+                        .revive(key, &loaded)
+                        .map_err(|fault| Status::data_loss(fault.reason))?;
                     Ok(pb::ScanRow {
                         kind: key.kind.to_string(),
                         id: key.id.to_string(),

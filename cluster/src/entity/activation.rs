@@ -5,9 +5,7 @@
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, VecDeque},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,22 +20,28 @@ use tokio::sync::oneshot;
 use super::{
     Context, EntityKey, Outcome, RequestId,
     decision::EffectRequest,
-    kind::{Live, RawEffect},
+    kind::{Live, RawDecision, RawEffect},
+    release::{ReleaseMessage, Releaser},
     requests::KeptRequests,
     timer,
 };
 use crate::{
     clock::Clock,
+    codec,
     journal::{
-        Decided, EffectId, Firing, LoadedEntity, Record, Reply, StoredEffect, TimerRow, keys::Head, keys::request_hash,
+        Decided, EffectId, Firing, Lift, LoadedEntity, Record, Reply, StoredEffect, TimerRow,
+        keys::{Head, request_hash},
+        quarantine::{QuarantineRow, Quarantined, Stage},
         timers,
     },
     replication::Failure,
     shard::{
         mailbox::{Event, OnFate},
         replica::Replica,
+        restart::Poison,
     },
     spans::Span,
+    supervision::contain::{self, Fault},
     trace::TraceContext,
 };
 
@@ -52,6 +56,12 @@ pub(crate) enum Undelivered {
     Overloaded,
     /// Not done: the entity's own code failed, or the command cannot be read.
     Failed(String),
+    /// Not done: the entity is on its way back after a failure.
+    Restarting { after_ms: u64, reason: String },
+    /// Not done: the entity is quarantined, for this reason.
+    Quarantined(String),
+    /// Never to be done: the command was skipped while the entity was quarantined, for this reason.
+    Skipped(String),
 }
 
 /// The end of a command at the leader.
@@ -87,25 +97,28 @@ pub(crate) enum ActivationMessage {
     Command(CommandMessage),
     Fire(FireMessage),
     Read(oneshot::Sender<Result<ReadState, Undelivered>>),
+    Release(ReleaseMessage),
 }
 
 /// Records of an entity that are on their way, and who waits for them.
 #[derive(Default)]
 pub(crate) struct Gate {
-    inner: Mutex<GateInner>,
+    pub(super) inner: Mutex<GateInner>,
 }
 
 #[derive(Default)]
-struct GateInner {
-    pending: VecDeque<Pending>,
+pub(super) struct GateInner {
+    pub(super) pending: VecDeque<Pending>,
     /// A record failed: what was decided after it is void.
-    broken: bool,
+    pub(super) broken: bool,
 }
 
-struct Pending {
+pub(super) struct Pending {
     seq: u64,
     request: RequestId,
-    reply: Reply,
+    answer: Delivered,
+    /// Who has asked for a quarantine to be lifted by it.
+    releaser: Option<Releaser>,
     callers: Vec<oneshot::Sender<Delivered>>,
     readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
 }
@@ -142,9 +155,12 @@ impl Gate {
         // Callers may have gone; what they asked for is done all the same.
         for caller in pending.callers {
             let _ = caller.send(match &failure {
-                None => Ok(pending.reply.clone()),
+                None => pending.answer.clone(),
                 Some(failure) => Err(failure.clone()),
             });
+        }
+        if let Some(releaser) = pending.releaser {
+            releaser.settle(&pending.answer, failure.clone());
         }
         for (reader, state) in pending.readers {
             let _ = reader.send(match &failure {
@@ -162,6 +178,8 @@ pub(crate) struct ActivationHandle {
     /// Messages that wait in its mailbox.
     pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) gate: Arc<Gate>,
+    /// How many may wait.
+    pub(crate) waiting_max: usize,
     pub(crate) last_used_ms: u64,
 }
 
@@ -182,27 +200,33 @@ pub(crate) struct Activation;
 /// What the actor holds.
 pub(crate) enum ActivationState {
     Alive(Box<Alive>),
-    /// The entity could not be brought back; whoever comes is told why.
-    Stillborn {
+    /// It ends; what still waits in its mailbox is told why, so that nobody waits in vain.
+    Ending {
         waiting: Arc<AtomicUsize>,
-        reason: String,
+        reason: Undelivered,
     },
 }
 
-/// Why an activation ends that is behind a broken gate.
-const VOID: &str = "a record was refused; what was decided after it is void";
+/// The activation ends: those behind this message are told why.
+pub(super) struct Ended(pub(super) Undelivered);
+
+/// A record was refused: what was decided after it is void, and the next activation knows better.
+pub(super) const VOID: Ended = Ended(Undelivered::NotLeader);
 
 /// The live entity.
 pub(crate) struct Alive {
-    arguments: ActivationArguments,
-    live: Box<dyn Live>,
-    head: Head,
+    pub(super) arguments: ActivationArguments,
+    /// Or why it could not be brought back.
+    pub(super) live: Result<Box<dyn Live>, Option<Fault>>,
+    pub(super) head: Head,
     /// Its own name in its records, and the number of the last record it was loaded with.
     activation: u64,
     base: u64,
     requests: KeptRequests,
+    /// It is quarantined: it decides nothing until that is lifted.
+    pub(super) poison: Option<Arc<QuarantineRow>>,
     /// Its timers, as of the last decision.
-    timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
+    pub(super) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
 }
 
 impl Actor for Activation {
@@ -212,42 +236,43 @@ impl Actor for Activation {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<Self::Msg>,
+        myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let loaded = arguments
-            .replica
-            .load(&arguments.key)
-            .map_err(|error| error.to_string());
-        let revived = loaded.and_then(|loaded| {
-            let live = arguments.replica.revive(&arguments.key, &loaded)?;
-            Ok((live, loaded))
-        });
-        Ok(match revived {
-            Ok((
-                live,
-                LoadedEntity {
-                    head, requests, timers, ..
-                },
-            )) => ActivationState::Alive(Box::new(Alive {
-                arguments,
-                live,
-                head,
-                activation: rand::random(),
-                base: head.seq,
-                requests: requests.into_iter().collect(),
-                timers,
-            })),
-            Err(reason) => ActivationState::Stillborn {
-                waiting: arguments.waiting,
-                reason,
-            },
-        })
+        let loaded = match arguments.replica.load(&arguments.key) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(entity = %arguments.key, %error, "an entity could not be loaded");
+                myself.drain()?;
+                return Ok(ActivationState::Ending {
+                    waiting: arguments.waiting,
+                    reason: Undelivered::Failed(error.to_string()),
+                });
+            }
+        };
+        let live = arguments.replica.revive(&arguments.key, &loaded).map_err(Some);
+        let LoadedEntity {
+            head,
+            requests,
+            poison,
+            timers,
+            ..
+        } = loaded;
+        Ok(ActivationState::Alive(Box::new(Alive {
+            arguments,
+            live,
+            head,
+            activation: rand::random(),
+            base: head.seq,
+            requests: requests.into_iter().collect(),
+            poison,
+            timers,
+        })))
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<Self::Msg>,
+        myself: ActorRef<Self::Msg>,
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
@@ -256,15 +281,19 @@ impl Actor for Activation {
                 let handled = alive.handle(message);
                 // Only now: one that waits for nothing may be sent away.
                 alive.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
-                handled.map_err(ActorProcessingErr::from)
+                if let Err(Ended(reason)) = handled {
+                    let waiting = Arc::clone(&alive.arguments.waiting);
+                    *state = ActivationState::Ending { waiting, reason };
+                    // What waits in the mailbox is answered, and nothing more is taken.
+                    myself.drain()?;
+                }
             }
-            ActivationState::Stillborn { waiting, reason } => {
-                refuse(message, Undelivered::Failed(reason.clone()));
+            ActivationState::Ending { waiting, reason } => {
+                refuse(message, reason.clone());
                 waiting.fetch_sub(1, Ordering::Relaxed);
-                // Ended, so that the next command tries again.
-                Err(reason.clone().into())
             }
         }
+        Ok(())
     }
 }
 
@@ -274,33 +303,59 @@ fn refuse(message: ActivationMessage, reason: Undelivered) {
         ActivationMessage::Command(command) => drop(command.reply.send(Err(reason))),
         ActivationMessage::Fire(fire) => drop(fire.reply.send(Err(reason))),
         ActivationMessage::Read(reader) => drop(reader.send(Err(reason))),
+        ActivationMessage::Release(release) => drop(release.reply.send(Err(reason))),
     }
 }
 
+/// What is to be recorded.
+pub(super) struct Proposal {
+    pub(super) decision: RawDecision,
+    pub(super) now_ms: u64,
+    pub(super) request: RequestId,
+    pub(super) trace: TraceContext,
+    pub(super) command: Bytes,
+    pub(super) acknowledges: Option<EffectId>,
+    /// The firing that the command was, and the timer as it was before.
+    pub(super) fires: Option<(Firing, Arc<TimerRow>)>,
+    pub(super) callers: Vec<oneshot::Sender<Delivered>>,
+    pub(super) lift: Option<(Lift, Releaser)>,
+}
+
 impl Alive {
-    /// Takes a message. An error ends the activation; it is loaded anew when the next message comes.
-    fn handle(&mut self, message: ActivationMessage) -> Result<(), String> {
+    /// Takes a message.
+    fn handle(&mut self, message: ActivationMessage) -> Result<(), Ended> {
         if self.arguments.gate.inner.lock().broken {
             refuse(message, Undelivered::NotLeader);
-            return Err(VOID.to_owned());
+            return Err(VOID);
         }
         match message {
             ActivationMessage::Read(reader) => self.read(reader),
             ActivationMessage::Command(command) => self.command(command),
             ActivationMessage::Fire(fire) => self.fire(fire),
+            ActivationMessage::Release(release) => self.release(release),
         }
     }
 
-    fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) -> Result<(), String> {
+    fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) -> Result<(), Ended> {
+        let live = match &mut self.live {
+            Ok(live) => live,
+            Err(fault) => {
+                let fault = fault
+                    .take()
+                    .expect("the activation ends with the first one who is told");
+                drop(reader.send(Err(Undelivered::Failed(fault.reason.clone()))));
+                return Err(self.failed(fault, None));
+            }
+        };
         let state = ReadState {
             head: self.head,
-            state: self.live.snapshot(),
+            state: live.snapshot(),
         };
         let mut gate = self.arguments.gate.inner.lock();
         // Looked at under the lock that settling takes: a gate that broke meanwhile is empty, and the state is void.
         if gate.broken {
             drop(reader.send(Err(Undelivered::NotLeader)));
-            return Err(VOID.to_owned());
+            return Err(VOID);
         }
         match gate.pending.back_mut() {
             Some(last) => last.readers.push((reader, state)),
@@ -309,20 +364,33 @@ impl Alive {
         Ok(())
     }
 
-    /// Takes a command. An error ends the activation; it is loaded anew when the next command comes.
-    fn command(&mut self, message: CommandMessage) -> Result<(), String> {
+    fn command(&mut self, message: CommandMessage) -> Result<(), Ended> {
         let hash = request_hash(&message.request);
         let Some(message) = self.answer_known(hash, message)? else {
             return Ok(());
         };
+        if let Some(refused) = self.quarantined() {
+            drop(message.reply.send(Err(refused)));
+            return Ok(());
+        }
         let now_ms = self.arguments.clock.now_ms();
-        self.decide(hash, message, now_ms, None)
+        self.take(message, now_ms, None)
+    }
+
+    /// What callers are told while it is quarantined.
+    fn quarantined(&self) -> Option<Undelivered> {
+        let poison = self.poison.as_ref()?.poison.as_ref()?;
+        Some(Undelivered::Quarantined(quarantined_text(poison)))
     }
 
     /// Lets a timer fire. One that was cancelled, replaced or fired by what was decided before this is passed over: should
     /// that decision fail, the timer is tried again.
-    fn fire(&mut self, message: FireMessage) -> Result<(), String> {
+    fn fire(&mut self, message: FireMessage) -> Result<(), Ended> {
         let FireMessage { firing, trace, reply } = message;
+        if let Some(refused) = self.quarantined() {
+            drop(reply.send(Err(refused)));
+            return Ok(());
+        }
         let Some(row) = self.timers.get(&firing.name).filter(|row| row.awaits(&firing)) else {
             drop(reply.send(Ok(Ok(Bytes::new()))));
             return Ok(());
@@ -334,21 +402,21 @@ impl Alive {
             missed: row.missed(now_ms),
         };
         let kind = self.arguments.replica.registry().get(&self.arguments.key.kind);
-        let kind = kind.expect("the entity was brought back by its kind");
-        let resumed = catch_unwind(AssertUnwindSafe(|| kind.resume(&row.token, outcome)));
+        let kind = kind.expect("a timer's kind is known where its entity is brought back");
+        let resumed = contain::run(Stage::Resume, || kind.resume(&row.token, outcome.clone()));
         let command = match resumed {
-            Ok(Ok(command)) => command,
-            Ok(Err(error)) => {
-                let reason = format!("the token of its timer {:?} cannot be read: {error}", firing.name);
-                tracing::error!(entity = %self.arguments.key, reason, "a timer cannot fire");
-                drop(reply.send(Err(Undelivered::Failed(reason))));
-                return Ok(());
-            }
-            Err(panic) => {
-                let reason = format!("it panicked over its timer {:?}: {}", firing.name, panic_text(&*panic));
-                tracing::error!(entity = %self.arguments.key, reason, "a timer cannot fire");
-                drop(reply.send(Err(Undelivered::Failed(reason))));
-                return Ok(());
+            Ok(command) => command,
+            Err(fault) => {
+                drop(reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
+                let poison = Poison {
+                    seq: self.head.seq + 1,
+                    request: firing.request(),
+                    command: codec::encode(&outcome),
+                    acknowledges: None,
+                    fires: Some(firing),
+                    trace,
+                };
+                return Err(self.failed(fault, Some(poison)));
             }
         };
         let message = CommandMessage {
@@ -358,72 +426,127 @@ impl Alive {
             acknowledges: None,
             reply,
         };
-        let hash = request_hash(&message.request);
-        self.decide(hash, message, now_ms, Some((firing, row)))
+        self.take(message, now_ms, Some((firing, row)))
     }
 
     /// Decides a command and proposes the record of it.
-    fn decide(
+    fn take(
         &mut self,
-        hash: u64,
         message: CommandMessage,
         now_ms: u64,
         fires: Option<(Firing, Arc<TimerRow>)>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Ended> {
+        match self.decide(&message.command, now_ms, &message.trace) {
+            Ok(decision) if self.lacks_timers(&decision.effects) => {
+                drop(message.reply.send(Err(Undelivered::Overloaded)));
+                // The state has taken in the events of a decision that does not count.
+                self.arguments.gate.inner.lock().broken = true;
+                Err(VOID)
+            }
+            Ok(decision) => {
+                self.propose(Proposal {
+                    decision,
+                    now_ms,
+                    request: message.request,
+                    trace: message.trace,
+                    command: message.command,
+                    acknowledges: message.acknowledges,
+                    fires,
+                    callers: vec![message.reply],
+                    lift: None,
+                });
+                Ok(())
+            }
+            Err(fault) => {
+                drop(message.reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
+                let poison = Poison {
+                    seq: self.head.seq + 1,
+                    request: message.request,
+                    command: message.command,
+                    acknowledges: message.acknowledges,
+                    fires: fires.map(|(firing, _)| firing),
+                    trace: message.trace,
+                };
+                Err(self.failed(fault, Some(poison)))
+            }
+        }
+    }
+
+    /// Whether a decision sets timers for which its shard has no room.
+    pub(super) fn lacks_timers(&self, effects: &[RawEffect]) -> bool {
+        let is_new = |effect: &RawEffect| match &effect.request {
+            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
+            _ => false,
+        };
+        effects.iter().any(is_new) && self.arguments.replica.has_all_timers()
+    }
+
+    /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
+    pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, trace: &TraceContext) -> Result<RawDecision, Fault> {
+        let live = match &mut self.live {
+            Ok(live) => live,
+            Err(fault) => {
+                return Err(fault
+                    .take()
+                    .expect("the activation ends with the first one who is told"));
+            }
+        };
         let context = Context {
             key: self.arguments.key.clone(),
             version: self.head.version,
             now_ms,
         };
-        let spans = self.arguments.replica.spans();
-        let span = spans
-            .begin("decide", &message.trace)
+        let mut span = self
+            .arguments
+            .replica
+            .spans()
+            .begin("decide", trace)
             .with("entity", || self.arguments.key.to_string());
-        let decided = catch_unwind(AssertUnwindSafe(|| self.live.decide(&message.command, &context)));
-        drop(span);
-        let decision = match decided {
-            Ok(Ok(decision)) => decision,
-            Ok(Err(error)) => {
-                let reason = format!("{} does not understand the command: {error}", self.arguments.key);
-                drop(message.reply.send(Err(Undelivered::Failed(reason))));
-                return Ok(());
-            }
-            Err(panic) => {
-                let reason = panic_text(&*panic);
-                drop(
-                    message
-                        .reply
-                        .send(Err(Undelivered::Failed(format!("its code panicked: {reason}")))),
-                );
-                // The state may be half evolved.
-                self.arguments.gate.inner.lock().broken = true;
-                return Err(format!("panicked: {reason}"));
-            }
-        };
-        if let Err(refused) = self.admit_timers(&decision.effects) {
-            let reason = format!("{refused:?}");
-            drop(message.reply.send(Err(refused)));
-            // The state has taken in the events of a decision that does not count.
-            self.arguments.gate.inner.lock().broken = true;
-            return Err(reason);
+        let decided = contain::run(Stage::Decide, || live.decide(command, &context)).and_then(|decision| {
+            let requests = decision.effects.iter().map(|effect| &effect.request);
+            timer::check(requests, &self.timers).map_err(|error| Fault::refused(Stage::Decide, &error))?;
+            Ok(decision)
+        });
+        if let Err(fault) = &decided {
+            span.fail(&fault.reason);
         }
+        decided
+    }
+
+    /// The entity's own code has failed: this activation ends, and the next one begins after a pause.
+    fn failed(&mut self, fault: Fault, poison: Option<Poison>) -> Ended {
+        self.arguments.gate.inner.lock().broken = true;
+        let reason = fault.reason.clone();
+        let ActivationArguments { key, replica, term, .. } = &self.arguments;
+        let after_ms = replica.failed(key, *term, fault, poison);
+        Ended(Undelivered::Restarting { after_ms, reason })
+    }
+
+    /// Hands a decision to the shard; whoever waits for it hears of it when it is committed.
+    pub(super) fn propose(&mut self, proposal: Proposal) {
+        let Proposal { decision, request, .. } = proposal;
         self.head = Head {
             seq: self.head.seq + 1,
             version: self.head.version + decision.events.len() as u64,
             activation: self.activation,
         };
-        self.requests.insert(hash, self.head.seq);
-        let (fires, fired) = fires.unzip();
+        self.requests.insert(request_hash(&request), self.head.seq);
+        let (lift, releaser) = proposal.lift.unzip();
+        let answer = match lift.as_ref().and_then(|lift: &Lift| lift.skipped.clone()) {
+            Some(reason) => Err(Undelivered::Skipped(reason)),
+            None => Ok(decision.reply.clone()),
+        };
+        let (fires, fired) = proposal.fires.unzip();
         let decided = Decided {
             entity: self.arguments.key.clone(),
             seq: self.head.seq,
             activation: self.activation,
             base: self.base,
-            request: message.request.clone(),
-            at_ms: now_ms,
-            trace: message.trace,
-            command: message.command,
-            reply: decision.reply.clone(),
+            request: request.clone(),
+            at_ms: proposal.now_ms,
+            trace: proposal.trace,
+            command: proposal.command,
+            reply: decision.reply,
             events: decision.events,
             effects: decision
                 .effects
@@ -433,8 +556,9 @@ impl Alive {
                     token: effect.token,
                 })
                 .collect(),
-            acknowledges: message.acknowledges.into_iter().collect(),
+            acknowledges: proposal.acknowledges.into_iter().collect(),
             fires,
+            lift: lift.map(Box::new),
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {
@@ -445,12 +569,13 @@ impl Alive {
         let record = Record::Decided(decided);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq: self.head.seq,
-            request: message.request,
-            reply: decision.reply,
-            callers: vec![message.reply],
+            request,
+            answer,
+            releaser,
+            callers: proposal.callers,
             readers: Vec::new(),
         });
-        let commit = self.arguments.replica.spans().begin("commit", &message.trace);
+        let commit = self.arguments.replica.spans().begin("commit", &proposal.trace);
         let on_fate = self.arguments.gate.on_fate(self.head.seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),
@@ -458,25 +583,10 @@ impl Alive {
             record: record.encode(),
             on_fate,
         });
-        Ok(())
-    }
-
-    /// Whether the timers that a decision sets are within the limits of the entity and of its shard.
-    fn admit_timers(&self, effects: &[RawEffect]) -> Result<(), Undelivered> {
-        let requests = effects.iter().map(|effect| &effect.request);
-        timer::check(requests, &self.timers).map_err(|error| Undelivered::Failed(error.to_string()))?;
-        let is_new = |effect: &RawEffect| match &effect.request {
-            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
-            _ => false,
-        };
-        if effects.iter().any(is_new) && self.arguments.replica.has_all_timers() {
-            return Err(Undelivered::Overloaded);
-        }
-        Ok(())
     }
 
     /// Answers a request that was taken before with what it was answered then.
-    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, String> {
+    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, Ended> {
         let Some(seq) = self.requests.get(hash) else {
             return Ok(Some(message));
         };
@@ -484,7 +594,7 @@ impl Alive {
             let mut gate = self.arguments.gate.inner.lock();
             if gate.broken {
                 drop(message.reply.send(Err(Undelivered::NotLeader)));
-                return Err(VOID.to_owned());
+                return Err(VOID);
             }
             if let Some(pending) = gate.pending.iter_mut().find(|pending| pending.seq == seq)
                 && pending.request == message.request
@@ -499,7 +609,11 @@ impl Alive {
             .record_of(&self.arguments.key, seq, &message.request)
         {
             Ok(Some(record)) => {
-                drop(message.reply.send(Ok(record.reply.clone())));
+                let skipped = record.lift.as_ref().and_then(|lift| lift.skipped.clone());
+                drop(message.reply.send(match skipped {
+                    Some(reason) => Err(Undelivered::Skipped(reason)),
+                    None => Ok(record.reply.clone()),
+                }));
                 Ok(None)
             }
             // Another request with the same hash.
@@ -512,10 +626,10 @@ impl Alive {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+/// What callers of a quarantined entity are told.
+pub(crate) fn quarantined_text(poison: &Quarantined) -> String {
+    format!(
+        "it failed {} times at the request {}, last: {}",
+        poison.count, poison.request, poison.reason
+    )
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 use bytes::Bytes;
 
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
-use crate::codec::{self, DecodeError};
+use crate::{
+    codec::{self, DecodeError},
+    supervision::{Overrides, Policy},
+};
 
 /// An effect in stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub(crate) trait Kind: Send + Sync {
     fn resume(&self, token: &[u8], outcome: Outcome) -> Result<Bytes, DecodeError>;
     /// The state as JSON, for people.
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError>;
+    /// A command as JSON, for people.
+    fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError>;
+    /// A reply or a rejection as JSON, for people.
+    fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
 }
@@ -48,7 +55,14 @@ pub(crate) trait Live: Send {
 /// The kinds of entities that a cluster carries. All nodes of a cluster have the same ones.
 #[derive(Clone, Default)]
 pub struct Registry {
-    kinds: BTreeMap<&'static str, Arc<dyn Kind>>,
+    kinds: BTreeMap<&'static str, Carried>,
+}
+
+/// A kind and how its failures are met.
+#[derive(Clone)]
+struct Carried {
+    kind: Arc<dyn Kind>,
+    policy: Policy,
 }
 
 impl Registry {
@@ -57,13 +71,26 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a kind.
+    /// Adds a kind, supervised by the default policy.
     ///
     /// # Panics
     /// When two kinds have the same name.
     #[must_use]
-    pub fn with<E: Entity>(mut self) -> Self {
-        let before = self.kinds.insert(E::KIND, Arc::new(Typed::<E>(PhantomData)));
+    pub fn with<E: Entity>(self) -> Self {
+        self.with_policy::<E>(Policy::ENTITY)
+    }
+
+    /// Adds a kind with a supervision policy of its own.
+    ///
+    /// # Panics
+    /// When two kinds have the same name, or a value of the policy cannot be.
+    #[must_use]
+    pub fn with_policy<E: Entity>(mut self, policy: Policy) -> Self {
+        if let Err(fault) = policy.check() {
+            panic!("the policy of {}: {fault}", E::KIND);
+        }
+        let kind = Arc::new(Typed::<E>(PhantomData));
+        let before = self.kinds.insert(E::KIND, Carried { kind, policy });
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
     }
@@ -73,8 +100,31 @@ impl Registry {
         self.kinds.keys().copied()
     }
 
+    /// The registry with other values in the policies of some kinds, as a config file gives them; or the kind or key that is
+    /// wrong, with what is wrong with it.
+    pub fn overridden(mut self, overrides: &BTreeMap<String, Overrides>) -> Result<Self, (String, String)> {
+        for (name, overrides) in overrides {
+            let Some(carried) = self.kinds.get_mut(name.as_str()) else {
+                let known: Vec<_> = self.kinds.keys().copied().collect();
+                return Err((
+                    name.clone(),
+                    format!("is no kind of entity; there are {}", known.join(", ")),
+                ));
+            };
+            carried.policy = overrides
+                .of(carried.policy)
+                .map_err(|fault| (format!("{name}.{}", fault.key), fault.reason))?;
+        }
+        Ok(self)
+    }
+
+    /// How failures of a kind are met.
+    pub fn policy(&self, kind: &str) -> Policy {
+        self.kinds.get(kind).map_or(Policy::ENTITY, |carried| carried.policy)
+    }
+
     pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn Kind>> {
-        self.kinds.get(kind)
+        self.kinds.get(kind).map(|carried| &carried.kind)
     }
 }
 
@@ -95,6 +145,17 @@ impl<E: Entity> Kind for Typed<E> {
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {
         Ok(json(&codec::decode::<E::State>(state)?))
+    }
+
+    fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError> {
+        Ok(json(&codec::decode::<E::Command>(command)?))
+    }
+
+    fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError> {
+        Ok(match reply {
+            Ok(reply) => json(&codec::decode::<E::Reply>(reply)?),
+            Err(rejection) => json(&codec::decode::<E::Rejection>(rejection)?),
+        })
     }
 
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError> {

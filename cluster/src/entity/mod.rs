@@ -5,14 +5,16 @@
 //! events replicated and synced before anyone sees a reply, the same request taken once, effects carried out.
 //!
 //! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
-//! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike), [`script`] (how an author
-//! tests an entity without a cluster). The live form of an entity stands in [`activation`].
+//! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike),
+//! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], what
+//! people may do to a quarantined one in [`release`].
 
 pub(crate) mod activation;
 pub mod decision;
 pub mod key;
 pub mod kind;
 pub mod outcome;
+pub(crate) mod release;
 pub(crate) mod requests;
 pub mod script;
 pub mod timer;

@@ -1,9 +1,6 @@
 //! How a tail reaches the state store: two rows for each entity it touched, whatever number of records it had.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     Decided,
@@ -14,6 +11,7 @@ use super::{
 use crate::{
     entity::{EntityKey, Registry, requests::REQUESTS_KEPT_MAX},
     store::{Batch, StateStore, StoreError},
+    supervision::contain::contain,
 };
 
 /// Bytes of commands and events in one history row of more than one record.
@@ -47,6 +45,12 @@ pub(crate) fn batch(
         match &timer.row {
             Some(row) => batch.put(keys::timer(key), keys::encode(&(key, &**row))),
             None => batch.remove(keys::timer(key)),
+        }
+    }
+    for (key, row) in &tail.quarantine {
+        match row {
+            Some(row) => batch.put(keys::quarantine(key), keys::encode(&(key, &**row))),
+            None => batch.remove(keys::quarantine(key)),
         }
     }
     batch.put(keys::META.to_vec(), keys::encode(meta));
@@ -153,12 +157,12 @@ fn snapshot(
         return Err("an earlier state could not be made".to_owned());
     }
     let kind = registry.get(&key.kind).ok_or("this build does not know the kind")?;
-    catch_unwind(AssertUnwindSafe(|| {
+    contain(|| {
         let mut live = kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?;
         for event in records.iter().flat_map(|record| &record.events) {
             live.evolve(event).map_err(|error| error.to_string())?;
         }
         Ok(live.snapshot())
-    }))
-    .unwrap_or_else(|_| Err("evolve panicked".to_owned()))
+    })
+    .unwrap_or_else(|panic| Err(format!("its code panicked at {}: {}", panic.place, panic.text)))
 }

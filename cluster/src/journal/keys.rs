@@ -8,6 +8,7 @@
 //! | requests | `q` kind 0 id 0 block (8 bytes, big endian) | [`REQUEST_BLOCK_LEN`] [`KeptRequest`]s |
 //! | outbox | `o` effect id | [`OutboxRow`](super::OutboxRow) |
 //! | timer | `t` kind 0 id 0 name | [`TimerKey`] and [`TimerRow`](super::TimerRow) |
+//! | quarantine | `x` kind 0 id | the [`EntityKey`] and its [`QuarantineRow`](super::quarantine::QuarantineRow) |
 //!
 //! Ids contain no control characters, so a zero byte always ends one. Values are MessagePack; the store adds a checksum.
 
@@ -30,6 +31,7 @@ pub(crate) const META: &[u8] = b"m";
 pub(crate) const ENTITIES: &[u8] = b"e";
 pub(crate) const OUTBOX: &[u8] = b"o";
 pub(crate) const TIMERS: &[u8] = b"t";
+pub(crate) const QUARANTINE: &[u8] = b"x";
 
 /// What is true of the whole shard at a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +142,10 @@ pub(crate) fn timer(timer: &TimerKey) -> Vec<u8> {
     key
 }
 
+pub(crate) fn quarantine(key: &EntityKey) -> Vec<u8> {
+    row(b'x', key)
+}
+
 fn row(tag: u8, key: &EntityKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.kind.len() + key.id.len() + 11);
     out.push(tag);
@@ -187,6 +193,7 @@ mod tests {
             name: "expiry".into(),
         };
         assert_eq!(timer(&timer_key), b"torder\0a/b\0expiry");
+        assert_eq!(quarantine(&key), b"xorder\0a/b");
         assert_eq!(entity_of(&entity(&key)), Some(key));
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Firing;
+use super::{Firing, Lift, Quarantined};
 use crate::{
     entity::{EntityKey, RequestId, decision::EffectRequest},
     trace::TraceContext,
@@ -28,6 +28,8 @@ pub(crate) enum Record {
     Decided(Decided),
     /// Effects that nobody waits for have been carried out.
     Acknowledged(Vec<EffectId>),
+    /// An entity is put aside for a command that it fails at, or has failed at it once more.
+    Quarantined(Box<Quarantined>),
 }
 
 /// A decided command and all that follows from it.
@@ -55,6 +57,9 @@ pub(crate) struct Decided {
     /// The firing of a timer of this entity that this command was.
     #[serde(default)]
     pub(crate) fires: Option<Firing>,
+    /// It lifts the entity's quarantine.
+    #[serde(default)]
+    pub(crate) lift: Option<Box<Lift>>,
 }
 
 /// A recorded intention.
@@ -147,6 +152,7 @@ mod tests {
                 seq: 1,
                 due_ms: 900,
             }),
+            lift: None,
             entity,
         })
     }
@@ -164,10 +170,10 @@ mod tests {
         let hex: Vec<String> = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex.concat(),
-            "0181a7446563696465649d92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
+            "0181a7446563696465649e92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
              81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
              92a573746f636ba161c40164c401749193\
-             92a56f72646572a137010093a665787069727901cd0384"
+             92a56f72646572a137010093a665787069727901cd0384c0"
         );
     }
 

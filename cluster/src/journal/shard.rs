@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     Decided, EffectId, Firing, OutboxRow, Record, TimerKey, TimerRow,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, KeptRequest, Meta},
+    quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
     tail::{Tail, TailEntity},
     timers::{self, Timers},
 };
@@ -46,6 +47,8 @@ pub(crate) struct LoadedEntity {
     pub(crate) requests: Vec<KeptRequest>,
     /// Its timers.
     pub(crate) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
+    /// The command for which it is quarantined.
+    pub(crate) poison: Option<Arc<QuarantineRow>>,
 }
 
 /// The state of one shard on one replica.
@@ -57,6 +60,7 @@ pub(crate) struct Shard {
     frozen: Option<Arc<Tail>>,
     outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
     timers: Timers,
+    quarantine: Quarantine,
     recent: VecDeque<(u64, u64)>,
     checkpoint: u64,
     /// The members at the last checkpoint: those that a restart begins with.
@@ -82,6 +86,12 @@ impl Shard {
             timers.change(&timer, Some(Arc::new(row)));
             Ok(true)
         })?;
+        let mut quarantine = Quarantine::default();
+        store.scan(keys::QUARANTINE, keys::QUARANTINE, &mut |key, value| {
+            let (entity, row): (EntityKey, QuarantineRow) = keys::decode(key, &value)?;
+            quarantine.insert(entity, row);
+            Ok(true)
+        })?;
         Ok(Self {
             store,
             checkpoint: meta.applied.0,
@@ -91,6 +101,7 @@ impl Shard {
             frozen: None,
             outbox,
             timers,
+            quarantine,
             recent: VecDeque::new(),
         })
     }
@@ -114,7 +125,7 @@ impl Shard {
                 .ok_or_else(|| "cut short".to_owned())
                 .and_then(|bytes| Record::decode(&bytes).map(|record| (bytes.len(), record)))
                 .map_err(|reason| StoreError::Failed(format!("the journal's entry {index} is unreadable: {reason}")))?;
-            let taken = self.apply_record(record, &mut applied)?;
+            let taken = self.apply_record(record, index, &mut applied)?;
             applied.taken.push(taken);
         }
         if let Some(members) = members {
@@ -130,7 +141,12 @@ impl Shard {
         Ok(applied)
     }
 
-    fn apply_record(&mut self, (len, record): (usize, Record), applied: &mut AppliedEntry) -> Result<bool, StoreError> {
+    fn apply_record(
+        &mut self,
+        (len, record): (usize, Record),
+        index: u64,
+        applied: &mut AppliedEntry,
+    ) -> Result<bool, StoreError> {
         match record {
             Record::Acknowledged(effects) => {
                 for id in &effects {
@@ -146,7 +162,10 @@ impl Shard {
                     Some(firing) => self.awaited(&decided.entity, firing).map(Some),
                     None => Some(None),
                 };
-                let Some(fired) = fired.filter(|_| decided.seq == head.seq + 1 && follows) else {
+                // What is quarantined decides nothing but what lifts its quarantine.
+                let is_let_in = self.quarantine.poison(&decided.entity).is_some() == decided.lift.is_some();
+                let is_next = decided.seq == head.seq + 1 && follows && is_let_in;
+                let Some(fired) = fired.filter(|_| is_next) else {
                     self.digest(decided.seq);
                     return Ok(false);
                 };
@@ -154,7 +173,24 @@ impl Shard {
                 self.take(decided, head, len, applied);
                 Ok(true)
             }
+            Record::Quarantined(quarantined) => self.quarantine(*quarantined, index, len),
         }
+    }
+
+    fn quarantine(&mut self, record: Quarantined, index: u64, len: usize) -> Result<bool, StoreError> {
+        let head = self.head(&record.entity)?;
+        self.digest(record.seq ^ record.at_ms);
+        let Some(change) = self.quarantine.apply(record, index, head.seq) else {
+            return Ok(false);
+        };
+        self.quarantine_changed(change);
+        self.tail.bytes += len;
+        Ok(true)
+    }
+
+    fn quarantine_changed(&mut self, (key, row): RowChange) {
+        self.digest(keys::fnv(key.id.as_bytes()) ^ u64::from(row.as_ref().is_some_and(|row| row.poison.is_some())));
+        self.tail.quarantine.insert(key, row);
     }
 
     fn take(&mut self, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
@@ -178,6 +214,14 @@ impl Shard {
             self.outbox.insert(id.clone(), Arc::clone(&row));
             self.tail.effect_came(id.clone(), row);
             applied.effects.push(id);
+        }
+        if let Some(lift) = &decided.lift {
+            for change in self
+                .quarantine
+                .lift(&decided.entity, lift, &decided.request, decided.seq)
+            {
+                self.quarantine_changed(change);
+            }
         }
         self.digest(keys::fnv(decided.entity.id.as_bytes()) ^ decided.seq);
         for event in &decided.events {
@@ -277,6 +321,7 @@ impl Shard {
             timers: (self.timers.of(key))
                 .map(|(name, row)| (Arc::clone(name), Arc::clone(row)))
                 .collect(),
+            poison: self.quarantine.row(key).filter(|row| row.poison.is_some()).cloned(),
         };
         if row.snapshot_version < row.head.version {
             for record in stored_history(&*self.store, key, row.snapshot_seq)? {
@@ -398,6 +443,11 @@ impl Shard {
 
     pub(crate) fn timers(&self) -> &Timers {
         &self.timers
+    }
+
+    /// Entities that are or were quarantined.
+    pub(crate) fn quarantined(&self) -> &Quarantine {
+        &self.quarantine
     }
 
     pub(crate) fn meta(&self) -> &Meta {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, keys::Head};
+use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, keys::Head, quarantine::QuarantineRow};
 use crate::entity::EntityKey;
 
 /// An entity's part of the tail.
@@ -35,6 +35,8 @@ pub(crate) struct Tail {
     pub(crate) outbox: BTreeMap<EffectId, Option<Arc<OutboxRow>>>,
     /// Timers that were set, moved on, or went.
     pub(crate) timers: BTreeMap<TimerKey, TailTimer>,
+    /// Rows of entities that are or were quarantined which changed, or went (none).
+    pub(crate) quarantine: BTreeMap<EntityKey, Option<Arc<QuarantineRow>>>,
     /// Bytes of the records.
     pub(crate) bytes: usize,
     /// Entries applied, whether or not they left anything here.

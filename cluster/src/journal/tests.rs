@@ -35,6 +35,7 @@ fn plain(activation: u64, base: u64, seq: u64) -> Decided {
         effects: Vec::new(),
         acknowledges: Vec::new(),
         fires: None,
+        lift: None,
     }
 }
 

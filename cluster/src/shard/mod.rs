@@ -2,15 +2,16 @@
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
 //! says), [`flusher`] (the thread that writes and syncs), [`slots`] (which shards this node holds), [`replica`] (one shard on
-//! this node: state, leadership, watchers),
-//! [`supervisor`] (the parent of a shard's activations), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire
-//! timers), [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
+//! this node: state, leadership, watchers), [`supervisor`] (the parent of a shard's activations), [`restart`] (what becomes of
+//! entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers), [`checkpointer`] (the
+//! thread that moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
 
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
 pub(crate) mod replica;
+pub(crate) mod restart;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
 pub(crate) mod slots;

@@ -6,21 +6,27 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use futures::FutureExt;
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::JoinSet,
+    time::sleep,
+};
 
-use super::{mailbox::Event, replica::Replica};
+use super::{mailbox::Event, replica::Replica, restart::Poison};
 use crate::{
+    codec,
     engine::Engine,
     entity::{Outcome, RequestId, decision::EffectRequest},
     error::Error,
-    journal::{EffectId, OutboxRow, Record},
+    journal::{EffectId, OutboxRow, Record, quarantine::Stage},
     service::{CallError, ServiceCall},
+    supervision::{Guard, contain},
 };
 
 /// First and longest time between two attempts.
@@ -37,8 +43,16 @@ enum Attempt {
     Done(EffectId),
     /// Done; the record of its outcome has acknowledged it.
     Settled(EffectId),
-    /// To be tried again.
-    Later(EffectId, Duration),
+    /// To be tried again after so long, for this reason.
+    Later(EffectId, Duration, String),
+}
+
+/// What has waited without holding a place among those under way.
+enum Rested {
+    /// Its pause is over.
+    Again(EffectId),
+    /// The bulkhead of what it calls has a place for it.
+    Admitted(EffectId, OwnedSemaphorePermit),
 }
 
 /// Carries out what comes through `queue` until it is aborted.
@@ -51,7 +65,7 @@ pub(crate) async fn run(
 ) {
     let mut carrying: JoinSet<Attempt> = JoinSet::new();
     // Those that wait for their next attempt hold no place: a service that is down must not keep others from starting.
-    let mut resting: JoinSet<EffectId> = JoinSet::new();
+    let mut resting: JoinSet<Rested> = JoinSet::new();
     let mut attempts: HashMap<EffectId, u32> = HashMap::new();
     loop {
         let Some(limit) = engine.upgrade().map(|engine| engine.limits().effects_in_flight_max) else {
@@ -64,45 +78,92 @@ pub(crate) async fn run(
                 for attempt in ended.collect::<Vec<_>>() {
                     match attempt.expect("attempts are not aborted, and their panics are caught") {
                         Attempt::Done(id) => {
-                            attempts.remove(&id);
+                            if attempts.remove(&id).is_some() {
+                                replica.note_waiting(&id, None);
+                            }
                             done.push(id);
                         }
-                        Attempt::Settled(id) => drop(attempts.remove(&id)),
-                        Attempt::Later(id, after) => {
-                            *attempts.entry(id.clone()).or_default() += 1;
+                        Attempt::Settled(id) => {
+                            if attempts.remove(&id).is_some() {
+                                replica.note_waiting(&id, None);
+                            }
+                        }
+                        Attempt::Later(id, after, reason) => {
+                            let attempts = attempts.entry(id.clone()).or_default();
+                            *attempts += 1;
+                            replica.note_waiting(&id, Some((*attempts, reason)));
                             resting.spawn(async move {
                                 sleep(after).await;
-                                id
+                                Rested::Again(id)
                             });
                         }
                     }
                 }
                 acknowledge(&replica, term, &again, done);
             }
-            Some(Ok(id)) = resting.join_next() => {
+            Some(Ok(rested)) = resting.join_next() => match rested {
                 // The receiver stands right here.
-                let _ = again.send(id);
-            }
+                Rested::Again(id) => drop(again.send(id)),
+                // The bulkhead is the limit of those, whatever else is under way.
+                Rested::Admitted(id, place) => {
+                    let attempt = attempts.get(&id).copied().unwrap_or_default();
+                    match (replica.state().outbox().get(&id).cloned(), engine.upgrade()) {
+                        (Some(row), Some(engine)) => {
+                            let replica = Arc::clone(&replica);
+                            carrying.spawn(contained(engine, replica, term, id, row, attempt, Some(place)));
+                        }
+                        _ => drop(attempts.remove(&id)),
+                    }
+                }
+            },
             next = queue.recv(), if carrying.len() < limit => {
                 let Some(id) = next else { return };
                 let row = replica.state().outbox().get(&id).cloned();
                 let attempt = attempts.get(&id).copied().unwrap_or_default();
                 match (row, engine.upgrade()) {
                     (Some(row), Some(engine)) => {
-                        let replica = Arc::clone(&replica);
-                        carrying.spawn(async move {
-                            let carried = carry(engine, replica, id.clone(), row, attempt);
-                            AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| {
-                                tracing::error!(effect = %id, "carrying out an effect panicked; it is tried again");
-                                Attempt::Later(id, BACKOFF_MAX)
-                            })
-                        });
+                        let guard = guard_of(&engine, &row);
+                        let place = guard.as_ref().and_then(Guard::try_place);
+                        if let (Some(guard), None) = (guard, &place) {
+                            resting.spawn(async move {
+                                let place = guard.place().await;
+                                Rested::Admitted(id, place)
+                            });
+                        } else {
+                            let replica = Arc::clone(&replica);
+                            carrying.spawn(contained(engine, replica, term, id, row, attempt, place));
+                        }
                     }
                     _ => drop(attempts.remove(&id)),
                 }
             }
         }
     }
+}
+
+/// Breaker and bulkhead of what an effect calls, if it calls the outside.
+fn guard_of(engine: &Engine, row: &OutboxRow) -> Option<Guard> {
+    match &row.effect.request {
+        EffectRequest::Call { service, .. } => engine.services().get(service).map(|service| service.guard().clone()),
+        EffectRequest::Command { .. } | EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => None,
+    }
+}
+
+/// One attempt, which holds its place in the bulkhead until its end.
+async fn contained(
+    engine: Arc<Engine>,
+    replica: Arc<Replica>,
+    term: u64,
+    id: EffectId,
+    row: Arc<OutboxRow>,
+    attempt: u32,
+    place: Option<OwnedSemaphorePermit>,
+) -> Attempt {
+    let carried = carry(engine, replica, term, id.clone(), row, attempt, place);
+    AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(effect = %id, "carrying out an effect panicked; it is tried again");
+        Attempt::Later(id, BACKOFF_MAX, "carrying it out panicked".to_owned())
+    })
 }
 
 /// Records that effects have been carried out which nobody waits for.
@@ -127,13 +188,29 @@ fn acknowledge(replica: &Replica, term: u64, again: &mpsc::UnboundedSender<Effec
 }
 
 /// Tries to carry out one effect, and to hand its outcome to the entity that waits for it.
-async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Arc<OutboxRow>, attempt: u32) -> Attempt {
-    let outcome = match once(&engine, &id, &row, attempt).await {
+async fn carry(
+    engine: Arc<Engine>,
+    replica: Arc<Replica>,
+    term: u64,
+    id: EffectId,
+    row: Arc<OutboxRow>,
+    attempt: u32,
+    place: Option<OwnedSemaphorePermit>,
+) -> Attempt {
+    // Its outcome has to wait: carrying it out again and again meanwhile would help nobody.
+    if attempt > 0 && row.effect.token.is_some() && replica.is_quarantined(&id.entity) {
+        let reason = "the entity that waits for the outcome is quarantined".to_owned();
+        return Attempt::Later(id, jittered(BACKOFF_MAX), reason);
+    }
+    let once = once(&engine, &id, &row, attempt).await;
+    // Handing the outcome to the entity needs no place any more.
+    drop(place);
+    let outcome = match once {
         Ok(outcome) => outcome,
         Err((after, reason)) => {
             tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
             let after = after.map_or_else(|| backoff(attempt), |after| after.min(SERVICE_DELAY_MAX));
-            return Attempt::Later(id, jittered(after));
+            return Attempt::Later(id, jittered(after), reason);
         }
     };
     let Some(token) = &row.effect.token else {
@@ -141,20 +218,26 @@ async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Ar
     };
     let Some(kind) = replica.registry().get(&id.entity.kind).cloned() else {
         tracing::error!(effect = %id, "this build does not know the kind of entity that waits for the outcome");
-        return Attempt::Later(id, BACKOFF_MAX);
-    };
-    let command = match catch_unwind(AssertUnwindSafe(|| kind.resume(token, outcome))) {
-        Ok(Ok(command)) => command,
-        Ok(Err(error)) => {
-            tracing::error!(effect = %id, %error, "the entity does not understand the token of its own effect");
-            return Attempt::Later(id, BACKOFF_MAX);
-        }
-        Err(_) => {
-            tracing::error!(effect = %id, "the entity panicked over the outcome of its effect");
-            return Attempt::Later(id, BACKOFF_MAX);
-        }
+        return Attempt::Later(id, BACKOFF_MAX, "this build does not know the kind".to_owned());
     };
     let request = RequestId::new(&format!("{id}!")).expect("an effect's id is far below the limit");
+    let resumed = contain::run(Stage::Resume, || kind.resume(token, outcome.clone()));
+    let command = match resumed {
+        Ok(command) => command,
+        Err(fault) => {
+            let poison = Poison {
+                seq: replica.state().head(&id.entity).map_or(0, |head| head.seq) + 1,
+                request,
+                command: codec::encode(&outcome),
+                acknowledges: Some(id.clone()),
+                fires: None,
+                trace: row.trace,
+            };
+            let reason = fault.reason.clone();
+            let after_ms = replica.failed(&id.entity, term, fault, Some(poison));
+            return Attempt::Later(id, Duration::from_millis(after_ms).max(BACKOFF_FIRST), reason);
+        }
+    };
     let delivered = replica
         .command(&id.entity, command, request, row.trace, Some(id.clone()))
         .await;
@@ -163,7 +246,8 @@ async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Ar
         Err(reason) => {
             // Carried out again, which does nothing twice, and its outcome is delivered again.
             tracing::debug!(effect = %id, ?reason, "an outcome is delivered again");
-            Attempt::Later(id, jittered(backoff(attempt)))
+            let reason = format!("its outcome was not taken: {reason:?}");
+            Attempt::Later(id, jittered(backoff(attempt)), reason)
         }
     }
 }
@@ -189,7 +273,7 @@ async fn once(
             {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
-                Err(error @ Error::Invalid { .. }) => Ok(Outcome::Failed(error.to_string())),
+                Err(error @ (Error::Invalid { .. } | Error::Skipped { .. })) => Ok(Outcome::Failed(error.to_string())),
                 Err(error) => Err((None, error.to_string())),
             }
         }

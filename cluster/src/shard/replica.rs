@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -18,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     mailbox::{Event, Mailbox},
     outbox,
+    restart::Watched,
     supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
     timers,
 };
@@ -33,10 +33,15 @@ use crate::{
         },
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Shard, shard::whole_history},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Shard, quarantine::Stage, shard::whole_history},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
+    supervision::{
+        breaker::Pass,
+        contain::{self, Fault},
+        failures::Failures,
+    },
 };
 
 /// A shard takes no more commands once its tail is so many times as large as what makes a checkpoint due.
@@ -104,11 +109,15 @@ impl Drop for Watch<'_> {
 }
 
 /// What this node does for a shard while it leads it.
-struct Leadership {
-    term: u64,
+pub(super) struct Leadership {
+    pub(super) term: u64,
     supervisor: ActorRef<SupervisorMessage>,
-    activations: HashMap<EntityKey, ActivationHandle>,
-    by_actor: HashMap<ActorId, EntityKey>,
+    pub(super) activations: HashMap<EntityKey, ActivationHandle>,
+    pub(super) by_actor: HashMap<ActorId, EntityKey>,
+    /// Entities that have failed in this term.
+    pub(super) failures: Failures,
+    /// Effects that have been tried in vain: how often, and why.
+    pub(super) waiting_effects: HashMap<EffectId, (u32, String)>,
     effects: mpsc::UnboundedSender<EffectId>,
     outbox: tokio::task::JoinHandle<()>,
     timers: mpsc::UnboundedSender<timers::Changes>,
@@ -150,6 +159,14 @@ impl Replica {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.surroundings.registry
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.surroundings.clock
+    }
+
+    pub(super) fn leadership(&self) -> MutexGuard<'_, Option<Leadership>> {
+        self.leadership.lock()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, Shard> {
@@ -255,6 +272,8 @@ impl Replica {
             supervisor,
             activations: HashMap::new(),
             by_actor: HashMap::new(),
+            failures: Failures::default(),
+            waiting_effects: HashMap::new(),
             effects,
             outbox,
             timers,
@@ -285,9 +304,14 @@ impl Replica {
             acknowledges,
             reply,
         };
-        self.deliver(key, ActivationMessage::Command(message))?;
+        let pass = self.deliver(key, ActivationMessage::Command(message))?;
+        let watched = pass.map(|pass| Watched::new(self, key, pass));
         // The sender is dropped only with an activation whose leadership has ended.
-        answer.await.unwrap_or(Err(Undelivered::Unknown))
+        let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
+        if let (Some(watched), Ok(_)) = (watched, &delivered) {
+            watched.succeeded();
+        }
+        delivered
     }
 
     /// Lets an entity's timer fire, if it is still to fire; resolves when that is durable.
@@ -302,8 +326,13 @@ impl Replica {
         }
         let (reply, answer) = oneshot::channel();
         let message = FireMessage { firing, trace, reply };
-        self.deliver(key, ActivationMessage::Fire(message))?;
-        answer.await.unwrap_or(Err(Undelivered::Unknown))
+        let pass = self.deliver(key, ActivationMessage::Fire(message))?;
+        let watched = pass.map(|pass| Watched::new(self, key, pass));
+        let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
+        if let (Some(watched), Ok(_)) = (watched, &delivered) {
+            watched.succeeded();
+        }
+        delivered
     }
 
     /// Whether checkpoints have fallen so far behind that memory would grow without a bound.
@@ -323,7 +352,9 @@ impl Replica {
         if !is_live {
             let loaded = self.load(key).map_err(|error| Undelivered::Failed(error.to_string()))?;
             if loaded.head.seq == 0 {
-                let live = self.revive(key, &loaded).map_err(Undelivered::Failed)?;
+                let live = self
+                    .revive(key, &loaded)
+                    .map_err(|fault| Undelivered::Failed(fault.reason))?;
                 return Ok(ReadState {
                     head: loaded.head,
                     state: live.snapshot(),
@@ -359,17 +390,29 @@ impl Replica {
         }
     }
 
-    fn deliver(self: &Arc<Self>, key: &EntityKey, message: ActivationMessage) -> Result<(), Undelivered> {
+    /// Hands a message to its entity's activation. Where the entity has failed before, it says how the message was let in.
+    pub(super) fn deliver(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        message: ActivationMessage,
+    ) -> Result<Option<Pass>, Undelivered> {
         let mut guard = self.leadership.lock();
         let leadership = guard.as_mut().ok_or(Undelivered::NotLeader)?;
         let now_ms = self.surroundings.clock.now_ms();
+        let pass = match &message {
+            _ if leadership.failures.is_empty() => None,
+            ActivationMessage::Command(_) | ActivationMessage::Fire(_) => leadership.failures.admit(key, now_ms)?,
+            ActivationMessage::Read(_) => leadership.failures.admit_read(key, now_ms).map(|()| None)?,
+            ActivationMessage::Release(_) => None,
+        };
         let handle = match leadership.activations.get_mut(key) {
             Some(handle) => handle,
             None => self.activate(leadership, key),
         };
         handle.last_used_ms = now_ms;
-        if handle.waiting.fetch_add(1, Ordering::Relaxed) >= self.surroundings.limits.mailbox_len_max {
+        if handle.waiting.fetch_add(1, Ordering::Relaxed) >= handle.waiting_max {
             handle.waiting.fetch_sub(1, Ordering::Relaxed);
+            release(&mut leadership.failures, key, pass);
             return Err(Undelivered::Overloaded);
         }
         if handle.actor.send_message(message).is_err() {
@@ -377,9 +420,10 @@ impl Replica {
             let id = handle.actor.get_id();
             leadership.activations.remove(key);
             leadership.by_actor.remove(&id);
+            release(&mut leadership.failures, key, pass);
             return Err(Undelivered::NotLeader);
         }
-        Ok(())
+        Ok(pass)
     }
 
     fn activate<'a>(self: &Arc<Self>, leadership: &'a mut Leadership, key: &EntityKey) -> &'a mut ActivationHandle {
@@ -401,6 +445,11 @@ impl Replica {
             actor,
             waiting,
             gate,
+            waiting_max: self
+                .surroundings
+                .limits
+                .mailbox_len_max
+                .min(self.surroundings.registry.policy(&key.kind).in_flight_max),
             last_used_ms: 0,
         })
     }
@@ -423,22 +472,16 @@ impl Replica {
     }
 
     /// The live form of a loaded entity; or why its code cannot make one.
-    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, String> {
-        let kind = self
-            .surroundings
-            .registry
-            .get(&key.kind)
-            .ok_or_else(|| format!("this build knows no kind {:?}", key.kind))?;
-        catch_unwind(AssertUnwindSafe(|| {
-            let mut live = kind
-                .load(loaded.snapshot.as_deref())
-                .map_err(|error| error.to_string())?;
+    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
+        let kind = self.surroundings.registry.get(&key.kind);
+        let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
+        contain::run(Stage::Revive, || {
+            let mut live = kind.load(loaded.snapshot.as_deref())?;
             for event in &loaded.events {
-                live.evolve(event).map_err(|error| error.to_string())?;
+                live.evolve(event)?;
             }
             Ok(live)
-        }))
-        .unwrap_or_else(|_| Err(format!("{key} panicked while it was brought back from its events")))
+        })
     }
 
     /// The record that answered a request.
@@ -496,6 +539,13 @@ impl Replica {
             .lock()
             .as_ref()
             .map_or(0, |leadership| leadership.activations.len())
+    }
+}
+
+/// Frees what was let in for a message that could not be handed on.
+fn release(failures: &mut Failures, key: &EntityKey, pass: Option<Pass>) {
+    if let Some(pass) = pass {
+        failures.released(key, pass);
     }
 }
 

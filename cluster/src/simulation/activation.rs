@@ -196,6 +196,7 @@ impl World {
                     token: effect.token,
                 })
                 .collect(),
+            lift: None,
             acknowledges: Vec::new(),
             fires,
         };

@@ -82,7 +82,7 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "a vote forgotten at a restart",
-            1_300,
+            2_500,
             Flaws {
                 forgotten_vote: true,
                 ..none

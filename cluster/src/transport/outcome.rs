@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::NodeId, entity::activation::Undelivered, journal::Reply};
+use crate::{
+    config::NodeId,
+    entity::{EntityKey, activation::Undelivered, decision::EffectRequest, release::Released},
+    journal::{EffectId, OutboxRow, Reply, quarantine::QuarantineRow},
+};
 
 /// The end of a forwarded call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,59 @@ pub(crate) enum Forwarded {
     Failed(String),
     /// The call is wrong.
     Invalid { field: String, reason: String },
+    /// The entity is on its way back after a failure.
+    Restarting { after_ms: u64, reason: String },
+    /// The entity is quarantined.
+    Quarantined(String),
+    /// The command was skipped for good.
+    Skipped(String),
+    /// What came of lifting a quarantine.
+    Released(Released),
+    /// What is known of a quarantine.
+    Quarantine(Option<Box<QuarantineView>>),
+    /// The open effects of an entity.
+    Outbox(Vec<OutboxView>),
+}
+
+/// An effect that is not acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutboxView {
+    pub(crate) id: String,
+    pub(crate) target: String,
+    /// What a service is asked, as JSON.
+    pub(crate) json: String,
+    /// How often this leader has tried in vain, and why.
+    pub(crate) attempts: u32,
+    pub(crate) waits_for: String,
+}
+
+impl OutboxView {
+    pub(crate) fn new(id: &EffectId, row: &OutboxRow) -> Self {
+        let (target, json) = match &row.effect.request {
+            EffectRequest::Command { to, .. } => (to.to_string(), String::new()),
+            EffectRequest::Call { service, request } => {
+                (service.clone(), String::from_utf8_lossy(request).into_owned())
+            }
+            EffectRequest::SetTimer { name, .. } | EffectRequest::CancelTimer { name } => {
+                (name.to_string(), String::new())
+            }
+        };
+        Self {
+            id: id.to_string(),
+            target,
+            json,
+            attempts: 0,
+            waits_for: String::new(),
+        }
+    }
+}
+
+/// An entity that is or was quarantined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QuarantineView {
+    pub(crate) entity: EntityKey,
+    pub(crate) shard: u32,
+    pub(crate) row: QuarantineRow,
 }
 
 /// An entity that was read.
@@ -50,6 +107,9 @@ impl Forwarded {
             Undelivered::Unknown => Self::Unknown,
             Undelivered::Overloaded => Self::Overloaded,
             Undelivered::Failed(reason) => Self::Failed(reason),
+            Undelivered::Restarting { after_ms, reason } => Self::Restarting { after_ms, reason },
+            Undelivered::Quarantined(reason) => Self::Quarantined(reason),
+            Undelivered::Skipped(reason) => Self::Skipped(reason),
         }
     }
 }

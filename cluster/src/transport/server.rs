@@ -144,6 +144,13 @@ impl peer_server::Peer for PeerServer {
         Ok(Response::new(answer))
     }
 
+    async fn quarantined(
+        &self,
+        _request: Request<pb::QuarantinedRequest>,
+    ) -> Result<Response<pb::QuarantinedResponse>, Status> {
+        Ok(Response::new(self.engine()?.own_quarantine()))
+    }
+
     type ScanStream = Answers<pb::ScanResponse>;
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

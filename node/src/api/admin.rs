@@ -85,16 +85,102 @@ impl pb::admin_server::Admin for Admin {
             Err(AskError::Engine(error)) => Err(error.into()),
         })
     }
+
+    async fn supervision(
+        &self,
+        request: tonic::Request<pb::SupervisionRequest>,
+    ) -> Result<Response<pb::SupervisionResponse>, Status> {
+        let (call, _) = self.edge.receive("Admin/Supervision", request)?;
+        call.answer(Ok(self.edge.cluster.policies()))
+    }
+
+    async fn list_quarantine(
+        &self,
+        request: tonic::Request<pb::ListQuarantineRequest>,
+    ) -> Result<Response<pb::ListQuarantineResponse>, Status> {
+        let (call, _) = self.edge.receive("Admin/ListQuarantine", request)?;
+        call.answer(Ok(self.edge.cluster.quarantined().await))
+    }
+
+    async fn show_quarantine(
+        &self,
+        request: tonic::Request<pb::ShowQuarantineRequest>,
+    ) -> Result<Response<pb::ShowQuarantineResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/ShowQuarantine", request)?;
+        call.answer(self.show_quarantined(&call, &request).await)
+    }
+
+    async fn retry_quarantined(
+        &self,
+        request: tonic::Request<pb::LiftQuarantineRequest>,
+    ) -> Result<Response<pb::LiftQuarantineResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/RetryQuarantined", request)?;
+        call.answer(self.lift(&call, &request, false).await)
+    }
+
+    async fn skip_quarantined(
+        &self,
+        request: tonic::Request<pb::LiftQuarantineRequest>,
+    ) -> Result<Response<pb::LiftQuarantineResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/SkipQuarantined", request)?;
+        call.answer(self.lift(&call, &request, true).await)
+    }
+
+    async fn force_breaker(
+        &self,
+        request: tonic::Request<pb::ForceBreakerRequest>,
+    ) -> Result<Response<pb::ForceBreakerResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/ForceBreaker", request)?;
+        call.answer(self.force(&call, &request).await)
+    }
 }
 
 impl Admin {
+    async fn lift(
+        &self,
+        call: &Call,
+        request: &pb::LiftQuarantineRequest,
+        skip: bool,
+    ) -> Result<pb::LiftQuarantineResponse, Fault> {
+        let key = key_of(&request.key)?;
+        let cluster = &self.edge.cluster;
+        let lifted = if skip {
+            cluster.skip_quarantined(&key, &call.request()).await?
+        } else {
+            cluster.retry_quarantined(&key, &call.request()).await?
+        };
+        lifted.ok_or_else(|| no_quarantine(&key))
+    }
+
+    async fn show_quarantined(
+        &self,
+        call: &Call,
+        request: &pb::ShowQuarantineRequest,
+    ) -> Result<pb::ShowQuarantineResponse, Fault> {
+        let key = key_of(&request.key)?;
+        let shown = self.edge.cluster.show_quarantine(&key, &call.request()).await?;
+        shown.ok_or_else(|| no_quarantine(&key))
+    }
+
+    async fn force(&self, call: &Call, request: &pb::ForceBreakerRequest) -> Result<pb::ForceBreakerResponse, Fault> {
+        let forced = request
+            .forced
+            .parse()
+            .map_err(|reason: String| Fault::invalid("forced", reason))?;
+        let cluster = &self.edge.cluster;
+        cluster
+            .force_breaker(&request.dependency, forced, &call.request())
+            .await?;
+        Ok(pb::ForceBreakerResponse {})
+    }
+
     /// The service at this edge.
     pub(crate) fn new(edge: Edge) -> Self {
         Self { edge }
     }
 
     async fn show(&self, call: &Call, request: &pb::ShowEntityRequest) -> Result<pb::ShowEntityResponse, Fault> {
-        let key = EntityKey::parse(&request.key).map_err(|error| Fault::invalid("key", error))?;
+        let key = key_of(&request.key)?;
         let shown = self.edge.cluster.show(&key, &call.request()).await?;
         if shown.version == 0 {
             return Err(Fault::NotFound {
@@ -103,5 +189,16 @@ impl Admin {
             });
         }
         Ok(shown)
+    }
+}
+
+fn key_of(text: &str) -> Result<EntityKey, Fault> {
+    EntityKey::parse(text).map_err(|error| Fault::invalid("key", error))
+}
+
+fn no_quarantine(key: &EntityKey) -> Fault {
+    Fault::NotFound {
+        kind: "quarantine of",
+        id: key.to_string(),
     }
 }

@@ -10,6 +10,9 @@
 //! | the outcome is unknown, the caller chose the request id | UNAVAILABLE | RetryInfo, ErrorInfo OUTCOME_UNKNOWN |
 //! | the outcome is unknown, the caller chose no request id | ABORTED | ErrorInfo OUTCOME_UNKNOWN with the id to use |
 //! | the deadline passed | DEADLINE_EXCEEDED | ErrorInfo OUTCOME_UNKNOWN |
+//! | the entity comes back after a failure, nothing was done | UNAVAILABLE | RetryInfo |
+//! | the entity is quarantined | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo QUARANTINED |
+//! | the entity was quarantined for this command, which was skipped for good | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo SKIPPED |
 //! | an entity's own code failed | INTERNAL | |
 //!
 //! Standard clients repeat UNAVAILABLE by themselves. That is safe exactly when the repetition carries the same
@@ -77,7 +80,9 @@ impl Fault {
         match self {
             Self::Invalid { .. } | Self::Engine(Error::Invalid { .. }) => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
-            Self::Refused { .. } => Code::FailedPrecondition,
+            Self::Refused { .. } | Self::Engine(Error::Quarantined { .. } | Error::Skipped { .. }) => {
+                Code::FailedPrecondition
+            }
             Self::Engine(Error::Overloaded { .. }) => Code::ResourceExhausted,
             Self::Engine(Error::Unavailable { .. }) => Code::Unavailable,
             Self::Engine(Error::Unknown { .. }) if id_given => Code::Unavailable,
@@ -94,7 +99,13 @@ impl Fault {
                 Some(*retry_after)
             }
             Self::Engine(Error::Unknown { .. }) => Some(Duration::from_millis(UNKNOWN_RETRY_MS)),
-            Self::Engine(Error::TimedOut { .. } | Error::Invalid { .. } | Error::Failed { .. })
+            Self::Engine(
+                Error::TimedOut { .. }
+                | Error::Invalid { .. }
+                | Error::Failed { .. }
+                | Error::Quarantined { .. }
+                | Error::Skipped { .. },
+            )
             | Self::Invalid { .. }
             | Self::NotFound { .. }
             | Self::Refused { .. } => None,
@@ -116,12 +127,13 @@ impl Fault {
                 subject,
                 message,
             } => {
-                details.add_precondition_failure_violation(reason.as_ref(), subject, message);
-                details.set_error_info(
-                    reason.as_ref(),
-                    DOMAIN,
-                    HashMap::from([("subject".to_owned(), subject.clone())]),
-                );
+                precondition(&mut details, reason, subject, message);
+            }
+            Self::Engine(Error::Quarantined { entity, .. }) => {
+                precondition(&mut details, "QUARANTINED", entity, &self.to_string());
+            }
+            Self::Engine(Error::Skipped { entity, .. }) => {
+                precondition(&mut details, "SKIPPED", entity, &self.to_string());
             }
             Self::Engine(Error::Unknown { .. } | Error::TimedOut { .. }) => {
                 let id = call.map(|call| (REQUEST_ID_KEY.to_owned(), call.id().to_string()));
@@ -146,6 +158,12 @@ impl Fault {
                 .map_or(0, |delay| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX)),
         }
     }
+}
+
+fn precondition(details: &mut ErrorDetails, reason: &str, subject: &str, message: &str) {
+    details.add_precondition_failure_violation(reason, subject, message);
+    let subject = HashMap::from([("subject".to_owned(), subject.to_owned())]);
+    details.set_error_info(reason, DOMAIN, subject);
 }
 
 #[cfg(test)]
@@ -181,6 +199,32 @@ mod tests {
             details.precondition_failure().expect("failure").violations[0].subject,
             "product/1"
         );
+    }
+
+    #[test]
+    fn a_quarantined_entity_says_what_to_do() {
+        let entity = "order/42".to_owned();
+        let reason = "it failed 3 times".to_owned();
+        let quarantined = Error::Quarantined {
+            entity: entity.clone(),
+            reason: reason.clone(),
+        };
+        for (error, info) in [
+            (quarantined, "QUARANTINED"),
+            (Error::Skipped { entity, reason }, "SKIPPED"),
+        ] {
+            let status = engine(error).status(None);
+            assert_eq!(status.code(), Code::FailedPrecondition);
+            let details = status.get_error_details();
+            assert_eq!(details.error_info().expect("info").reason, info);
+            assert_eq!(
+                details.precondition_failure().expect("failure").violations[0].subject,
+                "order/42"
+            );
+            assert!(details.retry_info().is_none());
+            let names_command = status.message().contains("playhouse quarantine show order/42");
+            assert_eq!(names_command, info == "QUARANTINED", "{}", status.message());
+        }
     }
 
     #[test]

@@ -49,7 +49,12 @@ pub(super) async fn until<E: Entity>(
 pub(super) async fn pause_after(error: &Error, left: Duration) {
     let pause = match error {
         Error::Overloaded { retry_after, .. } | Error::Unavailable { retry_after, .. } => *retry_after,
-        Error::Unknown { .. } | Error::TimedOut { .. } | Error::Invalid { .. } | Error::Failed { .. } => Duration::ZERO,
+        Error::Unknown { .. }
+        | Error::TimedOut { .. }
+        | Error::Invalid { .. }
+        | Error::Failed { .. }
+        | Error::Quarantined { .. }
+        | Error::Skipped { .. } => Duration::ZERO,
     };
     tokio::time::sleep(pause.max(Duration::from_millis(READ_RETRY_MIN_MS)).min(left)).await;
 }

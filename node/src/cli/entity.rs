@@ -72,7 +72,12 @@ fn entity_json(entity: &ShowEntityResponse) -> Value {
     let outbox: Vec<Value> = entity
         .outbox
         .iter()
-        .map(|e| json!({"id": e.id, "target": e.target, "effect": parsed(&e.json)}))
+        .map(|e| {
+            json!({
+                "id": e.id, "target": e.target, "effect": parsed(&e.json), "attempts": e.attempts,
+                "waits_for": e.waits_for,
+            })
+        })
         .collect();
     let timers: Vec<Value> = entity.timers.iter().map(timers::timer_json).collect();
     json!({
@@ -115,7 +120,7 @@ fn entity_text(entity: &ShowEntityResponse) -> String {
     text
 }
 
-fn parse_key(text: &str) -> Result<String, String> {
+pub(crate) fn parse_key(text: &str) -> Result<String, String> {
     match text.split_once('/') {
         Some((kind, id)) if !kind.is_empty() && !id.is_empty() => Ok(text.to_owned()),
         _ => Err("write it as KIND/ID, for example order/42".to_owned()),

@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Commands for a running cluster are clients like any other and know
 //! nothing of the inside of a node.
 
+mod breaker;
 mod client;
 mod entity;
 mod failure;
@@ -11,10 +12,12 @@ mod output;
 mod price;
 mod product;
 mod provider;
+mod quarantine;
 mod restart;
 mod shop;
 mod status;
 mod stock;
+mod supervision;
 mod timers;
 mod up;
 mod verify;
@@ -51,6 +54,14 @@ enum Command {
     Entity(entity::Entity),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
+    /// Show how failures are met: restarts, breakers, bulkheads, quarantine.
+    Supervision(supervision::Supervision),
+    /// Look at quarantined entities, and let them go on.
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
+    /// Show and force the breakers to dependencies outside.
+    #[command(subcommand)]
+    Breaker(breaker::Breaker),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -97,6 +108,9 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
         Command::Timers(timers) => timers.run().await,
+        Command::Supervision(supervision) => supervision.run().await,
+        Command::Quarantine(quarantine) => quarantine.run().await,
+        Command::Breaker(breaker) => breaker.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -155,6 +169,15 @@ mod tests {
             "restart 2 --base-port 7100",
             "shop --orders invoices.csv.gz --rate 50 --json",
             "verify --json",
+            "supervision --json",
+            "quarantine list",
+            "quarantine show order/42 --json",
+            "quarantine retry order/42 --request-id r-1",
+            "quarantine skip order/42",
+            "breaker list --json",
+            "breaker open payment-provider",
+            "breaker close payment-provider",
+            "breaker auto payment-provider",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {

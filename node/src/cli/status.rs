@@ -7,6 +7,7 @@ use proto::cluster::v1::{NodeStatus, ShardStatus, StatusRequest, StatusResponse}
 use serde_json::{Value, json};
 
 use super::{
+    breaker::breaker_json,
     client::Target,
     failure::Failure,
     output::{bytes, print_json, print_text, render, table},
@@ -36,11 +37,7 @@ impl Status {
 }
 
 fn status_json(status: &StatusResponse) -> Value {
-    let breakers: Vec<Value> = status
-        .breakers
-        .iter()
-        .map(|b| json!({"node": b.node, "dependency": b.dependency, "state": b.state, "failures": b.failures}))
-        .collect();
+    let breakers: Vec<Value> = status.breakers.iter().map(breaker_json).collect();
     json!({
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard_json).collect::<Vec<_>>(),
@@ -65,7 +62,7 @@ fn shard_json(shard: &ShardStatus) -> Value {
         "id": shard.id, "leader": shard.leader, "term": shard.term, "replicas": shard.replicas, "lag": lag,
         "timers": shard.timers, "timers_overdue_ms": shard.timers_overdue_ms,
         "home": shard.home, "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox,
-        "checkpoint": shard.checkpoint,
+        "checkpoint": shard.checkpoint, "quarantined": shard.quarantined,
     })
 }
 
@@ -174,6 +171,13 @@ fn status_text(status: &StatusResponse) -> String {
             text,
             "\n\nnode {}: the breaker to {} is {} after {} failures",
             breaker.node, breaker.dependency, breaker.state, breaker.failures
+        );
+    }
+    let quarantined: u64 = status.shards.iter().map(|shard| shard.quarantined).sum();
+    if quarantined > 0 {
+        let _ = write!(
+            text,
+            "\n\n{quarantined} entities are quarantined; see `playhouse quarantine list`"
         );
     }
     text

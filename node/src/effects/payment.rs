@@ -1,7 +1,7 @@
 //! The payment provider, as effects reach it.
 //!
-//! One call passes, in this order: the bulkhead, the breaker, the retry budget (repetitions only), the rate limit, then
-//! the network with a time-out. Whatever stops it, the engine is told when to call again, under the same idempotency key.
+//! The engine lets a call through its bulkhead. Then it passes, in this order: the breaker, the retry budget (repetitions
+//! only), the rate limit, the network with a time-out. Whatever stops it, the engine is told when to call again, under the same idempotency key.
 //! Only an authorisation is ever given up, and only by [`WhenDown::Refuse`]: money that was taken, or is still to be
 //! taken or given back for a confirmed order, has to move however long it takes.
 
@@ -11,19 +11,16 @@ use std::{
 };
 
 use actors::payment::provider::{Answer, Request};
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
-use cluster::{CallError, Service, ServiceCall, service::BreakerState};
+use cluster::{CallError, Service, ServiceCall, supervision::Guard};
 use futures::{FutureExt as _, future::BoxFuture};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
 use reqwest::{StatusCode, header};
-use tokio::sync::Semaphore;
 
 use super::{
-    breaker::Breaker,
     policy::{Policy, WhenDown},
     retry_budget::RetryBudget,
 };
@@ -31,15 +28,12 @@ use crate::provider::wire::{self, IDEMPOTENCY_KEY, Problem};
 
 /// What an order is told whose authorisation was given up.
 pub(crate) const GIVEN_UP: &str = "payment provider unavailable";
-/// Pauses double up to this many times.
-const BACKOFF_DOUBLINGS_MAX: u32 = 20;
 
 /// The payment provider.
 pub(crate) struct PaymentProvider {
     policy: Policy,
     client: reqwest::Client,
-    breaker: Breaker,
-    in_flight: Semaphore,
+    guard: Guard,
     rate: DefaultDirectRateLimiter,
     budget: RetryBudget,
 }
@@ -53,21 +47,16 @@ struct Miss {
 }
 
 impl PaymentProvider {
-    /// A provider that is called as the policy says.
-    pub(crate) fn new(policy: Policy) -> Result<Self, reqwest::Error> {
+    /// A provider that is called as the policy says, and supervised by the guard.
+    pub(crate) fn new(policy: Policy, guard: Guard) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(policy.timeout())
-            .pool_max_idle_per_host(policy.in_flight_max)
+            .pool_max_idle_per_host(guard.policy().in_flight_max)
             .tcp_nodelay(true)
             .build()?;
         Ok(Self {
             client,
-            breaker: Breaker::new(
-                actors::payment::provider::SERVICE,
-                policy.breaker_failures_max.get(),
-                Duration::from_millis(policy.breaker_open_ms),
-            ),
-            in_flight: Semaphore::new(policy.in_flight_max.min(Semaphore::MAX_PERMITS)),
+            guard,
             rate: RateLimiter::direct(Quota::per_second(policy.calls_per_s_max)),
             budget: RetryBudget::new(policy.retries_per_s_min),
             policy,
@@ -84,11 +73,7 @@ impl PaymentProvider {
     }
 
     async fn attempt(&self, call: &ServiceCall, request: &Request) -> Result<Bytes, Miss> {
-        let place = tokio::time::timeout(self.policy.timeout(), self.in_flight.acquire()).await;
-        let Ok(_place) = place else {
-            return Err(Miss::own("too many calls are under way"));
-        };
-        let permit = self.breaker.admit().map_err(|refused| Miss {
+        let permit = self.guard.admit().map_err(|refused| Miss {
             reason: "the breaker is open".to_owned(),
             after: Some(refused.retry_after),
         })?;
@@ -160,7 +145,9 @@ impl PaymentProvider {
 
     /// When to call again, or that it is given up.
     fn after_miss(&self, call: &ServiceCall, request: &Request, miss: Miss) -> CallError {
-        let pause = miss.after.unwrap_or_else(|| self.backoff(call.attempt));
+        let pause = miss
+            .after
+            .unwrap_or_else(|| self.guard.policy().backoff(call.attempt, rand::random()));
         let may_be_given_up = matches!(request, Request::Authorise { .. }) && self.policy.when_down == WhenDown::Refuse;
         if !may_be_given_up {
             return CallError::Later {
@@ -179,19 +166,6 @@ impl PaymentProvider {
             reason: miss.reason,
         }
     }
-
-    fn backoff(&self, attempt: u32) -> Duration {
-        let (min, max) = (self.policy.backoff_min_ms, self.policy.backoff_max_ms);
-        let doublings = attempt.min(BACKOFF_DOUBLINGS_MAX);
-        let pause = Duration::from_millis(min.saturating_mul(1 << doublings).min(max));
-        // Jitter adds up to the pause itself, so that calls that failed together do not come back together.
-        ExponentialBuilder::new()
-            .with_min_delay(pause)
-            .with_jitter()
-            .build()
-            .next()
-            .unwrap_or(pause)
-    }
 }
 
 impl Service for PaymentProvider {
@@ -199,8 +173,8 @@ impl Service for PaymentProvider {
         self.carry_out(call).boxed()
     }
 
-    fn breaker(&self) -> BreakerState {
-        self.breaker.state()
+    fn guard(&self) -> &Guard {
+        &self.guard
     }
 }
 

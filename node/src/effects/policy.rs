@@ -1,4 +1,5 @@
-//! How a payment provider is called: where, how often, for how long, and what happens when it is down.
+//! How a payment provider is called: where, how often, for how long, and what happens when it is down. Pauses, breaker and
+//! bulkhead stand in its supervision policy.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -19,27 +20,12 @@ pub struct Policy {
     /// How long one call may take.
     #[serde(default = "defaults::timeout_ms")]
     pub timeout_ms: u64,
-    /// Calls that may be under way at the same time.
-    #[serde(default = "defaults::in_flight_max")]
-    pub in_flight_max: usize,
     /// Calls a second.
     #[serde(default = "defaults::calls_per_s_max")]
     pub calls_per_s_max: NonZeroU32,
     /// Repetitions a second that are always allowed; beyond it they are a fifth of first calls.
     #[serde(default = "defaults::retries_per_s_min")]
     pub retries_per_s_min: NonZeroU32,
-    /// Failures in a row that open the breaker.
-    #[serde(default = "defaults::breaker_failures_max")]
-    pub breaker_failures_max: NonZeroU32,
-    /// How long the breaker stays open before one call probes.
-    #[serde(default = "defaults::breaker_open_ms")]
-    pub breaker_open_ms: u64,
-    /// The first pause before a repetition; it doubles with each one.
-    #[serde(default = "defaults::backoff_min_ms")]
-    pub backoff_min_ms: u64,
-    /// The longest pause before a repetition.
-    #[serde(default = "defaults::backoff_max_ms")]
-    pub backoff_max_ms: u64,
 }
 
 /// What becomes of authorisations while the provider is down.
@@ -62,26 +48,11 @@ mod defaults {
     pub(super) fn timeout_ms() -> u64 {
         2_000
     }
-    pub(super) fn in_flight_max() -> usize {
-        256
-    }
     pub(super) fn calls_per_s_max() -> NonZeroU32 {
         NonZeroU32::new(10_000).expect("it is not 0")
     }
     pub(super) fn retries_per_s_min() -> NonZeroU32 {
         NonZeroU32::new(50).expect("it is not 0")
-    }
-    pub(super) fn breaker_failures_max() -> NonZeroU32 {
-        NonZeroU32::new(5).expect("it is not 0")
-    }
-    pub(super) fn breaker_open_ms() -> u64 {
-        60_000
-    }
-    pub(super) fn backoff_min_ms() -> u64 {
-        50
-    }
-    pub(super) fn backoff_max_ms() -> u64 {
-        5_000
     }
 }
 
@@ -93,13 +64,8 @@ impl Policy {
             when_down: WhenDown::default(),
             authorise_give_up_ms: defaults::authorise_give_up_ms(),
             timeout_ms: defaults::timeout_ms(),
-            in_flight_max: defaults::in_flight_max(),
             calls_per_s_max: defaults::calls_per_s_max(),
             retries_per_s_min: defaults::retries_per_s_min(),
-            breaker_failures_max: defaults::breaker_failures_max(),
-            breaker_open_ms: defaults::breaker_open_ms(),
-            backoff_min_ms: defaults::backoff_min_ms(),
-            backoff_max_ms: defaults::backoff_max_ms(),
         }
     }
 
@@ -115,19 +81,7 @@ impl Policy {
             }
             Ok(_) => {}
         }
-        let positive = [
-            ("timeout_ms", self.timeout_ms),
-            ("in_flight_max", self.in_flight_max as u64),
-            ("breaker_open_ms", self.breaker_open_ms),
-            ("backoff_min_ms", self.backoff_min_ms),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Some((key, "is 0; it must be more".to_owned()));
-        }
-        (self.backoff_max_ms < self.backoff_min_ms).then(|| {
-            let reason = format!("is {}; it must be at least backoff_min_ms", self.backoff_max_ms);
-            ("backoff_max_ms", reason)
-        })
+        (self.timeout_ms == 0).then(|| ("timeout_ms", "is 0; it must be more".to_owned()))
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -7,8 +7,10 @@ use proto::{
         WriteOffStockRequest, products_client::ProductsClient, stock_client::StockClient,
     },
     cluster::v1::{
-        DigestsRequest, DigestsResponse, ListTimersRequest, ListTimersResponse, SetStandingRequest,
-        SetStandingResponse, ShowEntityRequest, ShowEntityResponse, StatusRequest, StatusResponse,
+        DigestsRequest, DigestsResponse, ForceBreakerRequest, ForceBreakerResponse, LiftQuarantineRequest,
+        LiftQuarantineResponse, ListQuarantineRequest, ListQuarantineResponse, ListTimersRequest, ListTimersResponse,
+        SetStandingRequest, SetStandingResponse, ShowEntityRequest, ShowEntityResponse, ShowQuarantineRequest,
+        ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
     order::v1::{
@@ -59,6 +61,9 @@ commands! {
     put_product: ProductsClient, PutProductRequest => Product;
     receive_stock: StockClient, ReceiveStockRequest => StockItem;
     write_off_stock: StockClient, WriteOffStockRequest => StockItem;
+    retry_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
+    skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
+    force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
 }
 
 reads! {
@@ -72,4 +77,7 @@ reads! {
     list_timers: AdminClient, ListTimersRequest => ListTimersResponse;
     // Said twice, it is as if it was said once.
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
+    supervision: AdminClient, SupervisionRequest => SupervisionResponse;
+    list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
+    show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
 }

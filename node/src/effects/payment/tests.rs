@@ -10,7 +10,10 @@ use std::{
 
 use actors::Currency;
 use axum::{Router, http::HeaderMap, routing::post};
-use cluster::TraceContext;
+use cluster::{
+    TraceContext,
+    supervision::{self, Phase},
+};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -49,9 +52,26 @@ async fn answering(status: StatusCode) -> (String, Arc<AtomicU32>) {
 }
 
 fn service(url: &str, change: impl FnOnce(&mut Policy)) -> PaymentProvider {
+    supervised(url, change, |_| {})
+}
+
+fn supervised(
+    url: &str,
+    change: impl FnOnce(&mut Policy),
+    supervise: impl FnOnce(&mut supervision::Policy),
+) -> PaymentProvider {
     let mut policy = Policy::new(url);
     change(&mut policy);
-    PaymentProvider::new(policy).expect("a client")
+    let mut supervised = supervision::Policy::OUTSIDE;
+    supervise(&mut supervised);
+    let guard = Guard::new(actors::payment::provider::SERVICE, supervised);
+    PaymentProvider::new(policy, guard).expect("a client")
+}
+
+/// Where the breaker stands, and the failures in a row.
+fn breaker(service: &PaymentProvider) -> (Phase, u32) {
+    let state = service.guard().state();
+    (state.phase, state.failures)
 }
 
 fn call(effect: &str, request: &Request) -> ServiceCall {
@@ -136,10 +156,11 @@ async fn a_payment_goes_its_way_and_a_repetition_takes_effect_once() {
 #[tokio::test]
 async fn lost_answers_charge_nobody_twice() {
     let url = real_provider().await;
-    let service = service(&url, |policy| {
-        policy.breaker_failures_max = 1000.try_into().expect("not 0");
-        policy.retries_per_s_min = 10_000.try_into().expect("not 0");
-    });
+    let service = supervised(
+        &url,
+        |policy| policy.retries_per_s_min = 10_000.try_into().expect("not 0"),
+        |policy| policy.breaker_failures_max = 1_000,
+    );
     let half_fail = Control {
         error_rate: Some(0.5),
         ..Control::default()
@@ -187,7 +208,7 @@ async fn five_failures_open_the_breaker_and_then_nothing_touches_the_network() {
         later(&service, call(&effect.to_string(), &capture())).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 5);
-    assert_eq!(service.breaker().state, "open");
+    assert_eq!(breaker(&service).0, Phase::Open);
     let (after, reason) = later(&service, call("20", &capture())).await;
     assert!(reason.contains("breaker"));
     assert!(
@@ -199,7 +220,7 @@ async fn five_failures_open_the_breaker_and_then_nothing_touches_the_network() {
 #[tokio::test]
 async fn one_call_probes_and_closes_the_breaker() {
     let url = real_provider().await;
-    let service = Arc::new(service(&url, |policy| policy.breaker_open_ms = 100));
+    let service = Arc::new(supervised(&url, |_| {}, |policy| policy.breaker_open_ms = 100));
     let outage = |on| Control {
         outage: Some(on),
         latency_ms: Some(50),
@@ -209,7 +230,7 @@ async fn one_call_probes_and_closes_the_breaker() {
     for effect in 0..5 {
         later(&service, call(&effect.to_string(), &capture())).await;
     }
-    assert_eq!(service.breaker().state, "open");
+    assert_eq!(breaker(&service).0, Phase::Open);
     client::control(&url, &outage(false)).await.expect("changed");
     tokio::time::sleep(Duration::from_millis(150)).await;
 
@@ -227,7 +248,7 @@ async fn one_call_probes_and_closes_the_breaker() {
         answered += u32::from(call.await.expect("no panic").is_ok());
     }
     assert_eq!(answered, 1);
-    assert_eq!(service.breaker().state, "closed");
+    assert_eq!(breaker(&service).0, Phase::Closed);
 }
 
 #[tokio::test]
@@ -266,7 +287,7 @@ async fn a_provider_that_says_nothing_is_left_after_the_time_out() {
     let service = service(&url, |policy| policy.timeout_ms = 50);
     let (_, reason) = later(&service, call("1", &capture())).await;
     assert!(reason.contains("no answer in time"), "{reason}");
-    assert_eq!(service.breaker().failures, 1);
+    assert_eq!(breaker(&service).1, 1);
     drop(listener);
     let (_, reason) = later(&service, call("1", &capture())).await;
     assert!(
@@ -284,7 +305,7 @@ async fn a_provider_that_slows_us_down_is_no_failure_and_is_obeyed() {
         assert_eq!(after, Duration::from_secs(7));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 10);
-    assert_eq!(service.breaker().state, "closed");
+    assert_eq!(breaker(&service).0, Phase::Closed);
 }
 
 #[tokio::test]
@@ -297,14 +318,4 @@ async fn repetitions_stop_when_their_budget_is_spent() {
         later(&service, repeated.clone()).await;
     }
     assert!(calls.load(Ordering::SeqCst) <= 2);
-}
-
-#[test]
-fn pauses_grow_to_their_limit() {
-    let service = service("http://127.0.0.1:1", |_| {});
-    for attempt in [0, 1, 5, 40, u32::MAX] {
-        let pause = service.backoff(attempt);
-        let least = Duration::from_millis((50 << attempt.min(20)).min(5_000));
-        assert!(pause >= least && pause <= least * 2, "{attempt}: {pause:?}");
-    }
 }

@@ -1,0 +1,113 @@
+//! Engines of one process, over real sockets and real disks, for tests with entities of their own.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use cluster::{
+    Cluster, Config, Registry, Request, RequestId, Services, TraceContext,
+    config::{Limits, Member},
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{service::Routes, transport::Server};
+
+/// A running engine.
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    server: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Node {
+    /// Starts an engine on the address of its number.
+    pub(crate) async fn start(
+        number: u16,
+        addresses: &[SocketAddr],
+        folder: &Path,
+        shards: u32,
+        registry: Registry,
+        services: Services,
+    ) -> Self {
+        let members = (1..)
+            .zip(addresses)
+            .map(|(id, address)| Member { id, address: *address })
+            .collect();
+        let config = Config {
+            node: number,
+            data: folder.join(number.to_string()),
+            members,
+            shards,
+            replicas: 3,
+            join: Vec::new(),
+            limits: Limits {
+                checkpoint_interval_ms: 300,
+                idle_ms: 500,
+                ..Limits::default()
+            },
+        };
+        let cluster = Cluster::start(config, registry, services)
+            .await
+            .expect("the engine starts");
+        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
+            .await
+            .expect("the port is free");
+        let routes = cluster.add_peer_service(Routes::default());
+        let (end, ending) = oneshot::channel();
+        let server = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let ended = async { drop(ending.await) };
+            let server = Server::builder().add_routes(routes);
+            let served = server.serve_with_incoming_shutdown(incoming, ended);
+            served.await.expect("the server runs");
+        });
+        Self { cluster, server, end }
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn stop(self) {
+        self.cluster.shutdown().await;
+        drop(self.end);
+        self.server.await.expect("no panic");
+    }
+}
+
+/// Addresses that nobody listens on.
+pub(crate) async fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    }
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("bound"))
+        .collect()
+}
+
+/// Starts all engines and waits until every shard has a leader.
+pub(crate) async fn start_all(
+    addresses: &[SocketAddr],
+    folder: &Path,
+    shards: u32,
+    registry: &Registry,
+    services: impl Fn(u16) -> Services,
+) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for number in 1..=addresses.len() as u16 {
+        nodes.push(Node::start(number, addresses, folder, shards, registry.clone(), services(number)).await);
+    }
+    for node in &nodes {
+        node.cluster
+            .ready(Duration::from_secs(20))
+            .await
+            .expect("every shard has a leader");
+    }
+    nodes
+}
+
+/// A call under this request id.
+pub(crate) fn request(id: &str) -> Request {
+    Request {
+        id: RequestId::new(id).expect("a request id"),
+        timeout: Duration::from_secs(10),
+        trace: TraceContext::random(true),
+    }
+}

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use cluster::{
-    Answer, AskError, Cluster, Config, Context, Decision, Effect, Entity, Outcome, ReadOptions, Registry, Request,
-    RequestId, Services, TraceContext,
+    Answer, AskError, Cluster, Config, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry,
+    Request, RequestId, Services, TraceContext,
     config::{Limits, Member},
 };
 use serde::{Deserialize, Serialize};
@@ -248,10 +248,14 @@ async fn an_author_sees_durable_deduplicated_linearizable_entities() {
         .await;
     assert!(panicked.expect_err("it panics").to_string().contains("told to"));
     assert_eq!(balance(&nodes[1].cluster, "a2").await.balance, 30);
-    let again = nodes[0]
-        .cluster
-        .ask::<Account>("a2", &Command::Deposit(1), &request("y"))
-        .await;
+    let again = loop {
+        let deposit = Command::Deposit(1);
+        match nodes[0].cluster.ask::<Account>("a2", &deposit, &request("y")).await {
+            // It restarts after a pause, and says how long.
+            Err(AskError::Engine(Error::Unavailable { retry_after, .. })) => sleep(retry_after).await,
+            answer => break answer,
+        }
+    };
     assert_eq!(again.expect("accepted"), 31);
 
     // A waiting read sees the next event.

@@ -17,17 +17,18 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Context, EntityKey, Outcome, RequestId,
     decision::EffectRequest,
+    envelope::Envelope,
     kind::{Live, RawEffect},
     requests::KeptRequests,
     timer,
 };
 use crate::{
-    clock::Clock,
+    admission::Limit,
     journal::{
         Decided, EffectId, Firing, LoadedEntity, Record, Reply, StoredEffect, TimerRow, keys::Head, keys::request_hash,
         timers,
@@ -48,8 +49,12 @@ pub(crate) enum Undelivered {
     NotLeader,
     /// Perhaps done; ask again under the same request id.
     Unknown,
-    /// Not done: too much waits for the entity.
-    Overloaded,
+    /// Not done: a limit was reached.
+    Overloaded(Limit),
+    /// Not done: nobody waits for it any more.
+    Expired,
+    /// Not done: the request id was used for another command.
+    Reused,
     /// Not done: the entity's own code failed, or the command cannot be read.
     Failed(String),
 }
@@ -60,8 +65,7 @@ pub(crate) type Delivered = Result<Reply, Undelivered>;
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
     pub(crate) command: Bytes,
-    pub(crate) request: RequestId,
-    pub(crate) trace: TraceContext,
+    pub(crate) envelope: Envelope,
     /// The effect whose outcome this is.
     pub(crate) acknowledges: Option<EffectId>,
     pub(crate) reply: oneshot::Sender<Delivered>,
@@ -89,9 +93,11 @@ pub(crate) enum ActivationMessage {
     Read(oneshot::Sender<Result<ReadState, Undelivered>>),
 }
 
-/// Records of an entity that are on their way, and who waits for them.
+/// What of an entity is on its way: messages to it, and records with those who wait for them.
 #[derive(Default)]
 pub(crate) struct Gate {
+    /// Messages in its mailbox, the one it is working on included.
+    waiting: AtomicUsize,
     inner: Mutex<GateInner>,
 }
 
@@ -105,14 +111,29 @@ struct GateInner {
 struct Pending {
     seq: u64,
     request: RequestId,
+    fingerprint: u64,
     reply: Reply,
     callers: Vec<oneshot::Sender<Delivered>>,
     readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
 }
 
 impl Gate {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.inner.lock().pending.is_empty()
+    /// Whether the entity has nothing to do and nothing under way, and so may be sent away. To be asked while nobody can send to it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.inner.lock().pending.is_empty()
+    }
+
+    /// Counts a message in, unless so many wait already.
+    pub(crate) fn enter(&self, max: usize) -> bool {
+        let enters = self.waiting.fetch_add(1, Ordering::Relaxed) < max;
+        if !enters {
+            self.leave();
+        }
+        enters
+    }
+
+    fn leave(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What is to happen when the fate of the record `seq` is known.
@@ -159,10 +180,7 @@ impl Gate {
 #[derive(Clone)]
 pub(crate) struct ActivationHandle {
     pub(crate) actor: ActorRef<ActivationMessage>,
-    /// Messages that wait in its mailbox.
-    pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) last_used_ms: u64,
 }
 
 /// What an activation begins with.
@@ -171,9 +189,7 @@ pub(crate) struct ActivationArguments {
     pub(crate) replica: Arc<Replica>,
     /// The term of leadership it belongs to: its records are refused in any other.
     pub(crate) term: u64,
-    pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The actor.
@@ -184,7 +200,7 @@ pub(crate) enum ActivationState {
     Alive(Box<Alive>),
     /// The entity could not be brought back; whoever comes is told why.
     Stillborn {
-        waiting: Arc<AtomicUsize>,
+        gate: Arc<Gate>,
         reason: String,
     },
 }
@@ -215,19 +231,16 @@ impl Actor for Activation {
         _myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let loaded = arguments
-            .replica
-            .load(&arguments.key)
-            .map_err(|error| error.to_string());
-        let revived = loaded.and_then(|loaded| {
-            let live = arguments.replica.revive(&arguments.key, &loaded)?;
-            Ok((live, loaded))
-        });
-        Ok(match revived {
+        let recovered = Arc::clone(&arguments.replica).recover(arguments.key.clone()).await;
+        Ok(match recovered {
             Ok((
                 live,
                 LoadedEntity {
-                    head, requests, timers, ..
+                    head,
+                    requests,
+                    taken,
+                    timers,
+                    ..
                 },
             )) => ActivationState::Alive(Box::new(Alive {
                 arguments,
@@ -235,11 +248,11 @@ impl Actor for Activation {
                 head,
                 activation: rand::random(),
                 base: head.seq,
-                requests: requests.into_iter().collect(),
+                requests: KeptRequests::new(&requests, taken),
                 timers,
             })),
             Err(reason) => ActivationState::Stillborn {
-                waiting: arguments.waiting,
+                gate: arguments.gate,
                 reason,
             },
         })
@@ -255,12 +268,12 @@ impl Actor for Activation {
             ActivationState::Alive(alive) => {
                 let handled = alive.handle(message);
                 // Only now: one that waits for nothing may be sent away.
-                alive.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
+                alive.arguments.gate.leave();
                 handled.map_err(ActorProcessingErr::from)
             }
-            ActivationState::Stillborn { waiting, reason } => {
+            ActivationState::Stillborn { gate, reason } => {
                 refuse(message, Undelivered::Failed(reason.clone()));
-                waiting.fetch_sub(1, Ordering::Relaxed);
+                gate.leave();
                 // Ended, so that the next command tries again.
                 Err(reason.clone().into())
             }
@@ -311,11 +324,15 @@ impl Alive {
 
     /// Takes a command. An error ends the activation; it is loaded anew when the next command comes.
     fn command(&mut self, message: CommandMessage) -> Result<(), String> {
-        let hash = request_hash(&message.request);
+        let hash = request_hash(&message.envelope.request);
         let Some(message) = self.answer_known(hash, message)? else {
             return Ok(());
         };
-        let now_ms = self.arguments.clock.now_ms();
+        if let Some(reason) = self.obstacle(&message) {
+            drop(message.reply.send(Err(reason)));
+            return Ok(());
+        }
+        let now_ms = self.arguments.replica.now_ms();
         self.decide(hash, message, now_ms, None)
     }
 
@@ -328,7 +345,7 @@ impl Alive {
             return Ok(());
         };
         let row = Arc::clone(row);
-        let now_ms = self.arguments.clock.now_ms();
+        let now_ms = self.arguments.replica.now_ms();
         let outcome = Outcome::Fired {
             due_ms: row.due_ms,
             missed: row.missed(now_ms),
@@ -353,12 +370,12 @@ impl Alive {
         };
         let message = CommandMessage {
             command,
-            request: firing.request(),
-            trace,
+            // What a timer causes begins a chain of effects anew.
+            envelope: Envelope::new(firing.request(), trace),
             acknowledges: None,
             reply,
         };
-        let hash = request_hash(&message.request);
+        let hash = request_hash(&message.envelope.request);
         self.decide(hash, message, now_ms, Some((firing, row)))
     }
 
@@ -370,6 +387,12 @@ impl Alive {
         now_ms: u64,
         fires: Option<(Firing, Arc<TimerRow>)>,
     ) -> Result<(), String> {
+        let CommandMessage {
+            command,
+            envelope,
+            acknowledges,
+            reply,
+        } = message;
         let context = Context {
             key: self.arguments.key.clone(),
             version: self.head.version,
@@ -377,24 +400,20 @@ impl Alive {
         };
         let spans = self.arguments.replica.spans();
         let span = spans
-            .begin("decide", &message.trace)
+            .begin("decide", &envelope.trace)
             .with("entity", || self.arguments.key.to_string());
-        let decided = catch_unwind(AssertUnwindSafe(|| self.live.decide(&message.command, &context)));
+        let decided = catch_unwind(AssertUnwindSafe(|| self.live.decide(&command, &context)));
         drop(span);
         let decision = match decided {
             Ok(Ok(decision)) => decision,
             Ok(Err(error)) => {
                 let reason = format!("{} does not understand the command: {error}", self.arguments.key);
-                drop(message.reply.send(Err(Undelivered::Failed(reason))));
+                drop(reply.send(Err(Undelivered::Failed(reason))));
                 return Ok(());
             }
             Err(panic) => {
                 let reason = panic_text(&*panic);
-                drop(
-                    message
-                        .reply
-                        .send(Err(Undelivered::Failed(format!("its code panicked: {reason}")))),
-                );
+                drop(reply.send(Err(Undelivered::Failed(format!("its code panicked: {reason}")))));
                 // The state may be half evolved.
                 self.arguments.gate.inner.lock().broken = true;
                 return Err(format!("panicked: {reason}"));
@@ -402,7 +421,7 @@ impl Alive {
         };
         if let Err(refused) = self.admit_timers(&decision.effects) {
             let reason = format!("{refused:?}");
-            drop(message.reply.send(Err(refused)));
+            drop(reply.send(Err(refused)));
             // The state has taken in the events of a decision that does not count.
             self.arguments.gate.inner.lock().broken = true;
             return Err(reason);
@@ -412,17 +431,17 @@ impl Alive {
             version: self.head.version + decision.events.len() as u64,
             activation: self.activation,
         };
-        self.requests.insert(hash, self.head.seq);
+        self.requests.insert(envelope.origin.as_deref(), hash, self.head.seq);
         let (fires, fired) = fires.unzip();
         let decided = Decided {
             entity: self.arguments.key.clone(),
             seq: self.head.seq,
             activation: self.activation,
             base: self.base,
-            request: message.request.clone(),
+            request: envelope.request.clone(),
             at_ms: now_ms,
-            trace: message.trace,
-            command: message.command,
+            trace: envelope.trace,
+            command,
             reply: decision.reply.clone(),
             events: decision.events,
             effects: decision
@@ -433,8 +452,11 @@ impl Alive {
                     token: effect.token,
                 })
                 .collect(),
-            acknowledges: message.acknowledges.into_iter().collect(),
+            acknowledges: acknowledges.into_iter().collect(),
             fires,
+            fingerprint: envelope.fingerprint,
+            chain: envelope.chain.as_deref().cloned(),
+            origin: envelope.origin.as_deref().cloned(),
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {
@@ -445,12 +467,13 @@ impl Alive {
         let record = Record::Decided(decided);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq: self.head.seq,
-            request: message.request,
+            request: envelope.request,
+            fingerprint: envelope.fingerprint,
             reply: decision.reply,
-            callers: vec![message.reply],
+            callers: vec![reply],
             readers: Vec::new(),
         });
-        let commit = self.arguments.replica.spans().begin("commit", &message.trace);
+        let commit = self.arguments.replica.spans().begin("commit", &envelope.trace);
         let on_fate = self.arguments.gate.on_fate(self.head.seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),
@@ -470,16 +493,45 @@ impl Alive {
             _ => false,
         };
         if effects.iter().any(is_new) && self.arguments.replica.has_all_timers() {
-            return Err(Undelivered::Overloaded);
+            return Err(Undelivered::Overloaded(Limit::Timers));
         }
         Ok(())
     }
 
+    /// Why a command that was not seen before is not to be decided, if there is a reason.
+    fn obstacle(&mut self, message: &CommandMessage) -> Option<Undelivered> {
+        let envelope = &message.envelope;
+        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Some(Undelivered::Expired);
+        }
+        if let Some(effect) = &message.acknowledges {
+            // Its record has acknowledged the effect already: whoever brings it again does not know.
+            let is_open = self.arguments.replica.state().outbox().contains_key(effect);
+            return (!is_open).then_some(Undelivered::NotLeader);
+        }
+        if let Some(origin) = &envelope.origin {
+            let taken = self.requests.taken();
+            taken.learn(origin);
+            if taken.is_settled(origin) {
+                let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
+                return Some(Undelivered::Failed(reason));
+            }
+            // The oldest of those that are open are taken even then: nothing is settled before they are.
+            let is_oldest = origin.born == origin.floor || origin.holes.contains(&origin.born);
+            if taken.len() >= self.arguments.replica.limits().effect_requests_max && !is_oldest {
+                return Some(Undelivered::Overloaded(Limit::EffectRequests));
+            }
+        }
+        None
+    }
+
     /// Answers a request that was taken before with what it was answered then.
     fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, String> {
-        let Some(seq) = self.requests.get(hash) else {
+        let envelope = &message.envelope;
+        let Some(seq) = self.requests.get(envelope.origin.as_deref(), hash) else {
             return Ok(Some(message));
         };
+        let is_other = |known: u64| known != 0 && envelope.fingerprint != 0 && known != envelope.fingerprint;
         {
             let mut gate = self.arguments.gate.inner.lock();
             if gate.broken {
@@ -487,19 +539,27 @@ impl Alive {
                 return Err(VOID.to_owned());
             }
             if let Some(pending) = gate.pending.iter_mut().find(|pending| pending.seq == seq)
-                && pending.request == message.request
+                && pending.request == envelope.request
             {
-                pending.callers.push(message.reply);
+                if is_other(pending.fingerprint) {
+                    drop(message.reply.send(Err(Undelivered::Reused)));
+                } else {
+                    pending.callers.push(message.reply);
+                }
                 return Ok(None);
             }
         }
         match self
             .arguments
             .replica
-            .record_of(&self.arguments.key, seq, &message.request)
+            .record_of(&self.arguments.key, seq, &envelope.request)
         {
             Ok(Some(record)) => {
-                drop(message.reply.send(Ok(record.reply.clone())));
+                drop(message.reply.send(if is_other(record.fingerprint) {
+                    Err(Undelivered::Reused)
+                } else {
+                    Ok(record.reply.clone())
+                }));
                 Ok(None)
             }
             // Another request with the same hash.

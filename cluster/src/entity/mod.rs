@@ -10,6 +10,7 @@
 
 pub(crate) mod activation;
 pub mod decision;
+pub(crate) mod envelope;
 pub mod key;
 pub mod kind;
 pub mod outcome;

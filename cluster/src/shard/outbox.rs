@@ -17,9 +17,9 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use super::{mailbox::Event, replica::Replica};
 use crate::{
     engine::Engine,
-    entity::{Outcome, RequestId, decision::EffectRequest},
+    entity::{Outcome, RequestId, decision::EffectRequest, envelope::Envelope},
     error::Error,
-    journal::{EffectId, OutboxRow, Record},
+    journal::{Chain, EffectId, Origin, OutboxRow, Record},
     service::{CallError, ServiceCall},
 };
 
@@ -85,13 +85,13 @@ pub(crate) async fn run(
             }
             next = queue.recv(), if carrying.len() < limit => {
                 let Some(id) = next else { return };
-                let row = replica.state().outbox().get(&id).cloned();
+                let open = replica.open_effect(&id);
                 let attempt = attempts.get(&id).copied().unwrap_or_default();
-                match (row, engine.upgrade()) {
-                    (Some(row), Some(engine)) => {
+                match (open, engine.upgrade()) {
+                    (Some((row, origin)), Some(engine)) => {
                         let replica = Arc::clone(&replica);
                         carrying.spawn(async move {
-                            let carried = carry(engine, replica, id.clone(), row, attempt);
+                            let carried = carry(engine, replica, id.clone(), row, origin, attempt);
                             AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| {
                                 tracing::error!(effect = %id, "carrying out an effect panicked; it is tried again");
                                 Attempt::Later(id, BACKOFF_MAX)
@@ -127,8 +127,15 @@ fn acknowledge(replica: &Replica, term: u64, again: &mpsc::UnboundedSender<Effec
 }
 
 /// Tries to carry out one effect, and to hand its outcome to the entity that waits for it.
-async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Arc<OutboxRow>, attempt: u32) -> Attempt {
-    let outcome = match once(&engine, &id, &row, attempt).await {
+async fn carry(
+    engine: Arc<Engine>,
+    replica: Arc<Replica>,
+    id: EffectId,
+    row: Arc<OutboxRow>,
+    origin: Option<Origin>,
+    attempt: u32,
+) -> Attempt {
+    let outcome = match once(&engine, &id, &row, origin, attempt).await {
         Ok(outcome) => outcome,
         Err((after, reason)) => {
             tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
@@ -155,9 +162,12 @@ async fn carry(engine: Arc<Engine>, replica: Arc<Replica>, id: EffectId, row: Ar
         }
     };
     let request = RequestId::new(&format!("{id}!")).expect("an effect's id is far below the limit");
-    let delivered = replica
-        .command(&id.entity, command, request, row.trace, Some(id.clone()))
-        .await;
+    // An outcome comes back to where it was asked for: no deeper.
+    let envelope = Envelope {
+        chain: row.chain.clone().map(Arc::new),
+        ..Envelope::new(request, row.trace)
+    };
+    let delivered = replica.command(&id.entity, command, envelope, Some(id.clone())).await;
     match delivered {
         Ok(_) => Attempt::Settled(id),
         Err(reason) => {
@@ -173,20 +183,27 @@ async fn once(
     engine: &Arc<Engine>,
     id: &EffectId,
     row: &OutboxRow,
+    origin: Option<Origin>,
     attempt: u32,
 ) -> Result<Outcome, (Option<Duration>, String)> {
     match &row.effect.request {
         EffectRequest::Command { to, command } => {
+            let chain = Chain::after(row.chain.as_ref(), &id.entity);
+            if chain.depth > engine.limits().effect_depth_max {
+                return Ok(Outcome::Failed(engine.end_chain(&chain, to)));
+            }
             let request = RequestId::new(&id.to_string()).expect("an effect's id is far below the limit");
             let span = engine
                 .spans()
                 .begin("effect", &row.trace)
                 .with("effect", || id.to_string());
             let trace = span.context(&row.trace);
-            match engine
-                .ask_effect(to, command.clone(), &request, trace, ATTEMPT_MAX)
-                .await
-            {
+            let envelope = Envelope {
+                chain: Some(Arc::new(chain)),
+                origin: origin.map(Arc::new),
+                ..Envelope::new(request, trace)
+            };
+            match engine.ask_effect(to, command.clone(), envelope, ATTEMPT_MAX).await {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
                 Err(error @ Error::Invalid { .. }) => Ok(Outcome::Failed(error.to_string())),

@@ -198,6 +198,9 @@ impl World {
                 .collect(),
             acknowledges: Vec::new(),
             fires,
+            fingerprint: 0,
+            chain: None,
+            origin: None,
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {

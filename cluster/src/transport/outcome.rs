@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::NodeId, entity::activation::Undelivered, journal::Reply};
+use crate::{admission::Overload, config::NodeId, journal::Reply};
 
 /// The end of a forwarded call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub(crate) enum Forwarded {
     NotLeader(Option<NodeId>),
     /// Perhaps done.
     Unknown,
-    /// Too much waits here.
-    Overloaded,
+    /// A limit was reached: which, and when to come again.
+    Overloaded { limit: String, retry_ms: u64 },
     /// The entity's own code failed.
     Failed(String),
     /// The call is wrong.
@@ -44,12 +44,10 @@ pub(crate) struct EventView {
 }
 
 impl Forwarded {
-    pub(crate) fn undelivered(reason: Undelivered, leader: Option<NodeId>) -> Self {
-        match reason {
-            Undelivered::NotLeader => Self::NotLeader(leader),
-            Undelivered::Unknown => Self::Unknown,
-            Undelivered::Overloaded => Self::Overloaded,
-            Undelivered::Failed(reason) => Self::Failed(reason),
+    pub(crate) fn overloaded(overload: Overload) -> Self {
+        Self::Overloaded {
+            limit: overload.limit.to_string(),
+            retry_ms: u64::try_from(overload.retry_after.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

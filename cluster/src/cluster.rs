@@ -8,11 +8,13 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 use crate::{
+    admission::Tenant,
     codec,
     config::Config,
     engine::Engine,
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
+    journal::keys::fnv,
     membership::Standing,
     service::Services,
     shard::shard_of,
@@ -30,6 +32,29 @@ pub struct Request {
     pub timeout: Duration,
     /// What caused the call.
     pub trace: TraceContext,
+    /// On whose behalf: no tenant may take what others need.
+    pub tenant: Tenant,
+    /// Of what the caller sent, so that another command under the same request id is refused and not answered with the first
+    /// one's reply. 0 compares nothing. Take it of what stays the same when the caller repeats: see [`fingerprint`].
+    pub fingerprint: u64,
+}
+
+impl Request {
+    /// A request on nobody's behalf, which nothing caused.
+    pub fn new(id: RequestId, timeout: Duration) -> Self {
+        Self {
+            id,
+            timeout,
+            trace: TraceContext::default(),
+            tenant: Tenant::default(),
+            fingerprint: 0,
+        }
+    }
+}
+
+/// The fingerprint of what a caller sent; never 0.
+pub fn fingerprint(sent: &[u8]) -> u64 {
+    fnv(sent).max(1)
 }
 
 /// An entity's state, and after how many events.
@@ -111,10 +136,7 @@ impl Cluster {
     ) -> Result<E::Reply, AskError<E::Rejection>> {
         let key = key_of::<E>(id)?;
         let command = codec::encode(command);
-        let reply = self
-            .engine
-            .ask(&key, command, &request.id, request.trace, request.timeout)
-            .await?;
+        let reply = self.engine.ask(&key, command, request).await?;
         match reply {
             Ok(reply) => Ok(read_back(&key, &reply)?),
             Err(rejection) => Err(AskError::Rejected(read_back(&key, &rejection)?)),
@@ -133,10 +155,7 @@ impl Cluster {
             newer_than,
             events_after,
         } = options;
-        let view = self
-            .engine
-            .read(&key, newer_than, events_after, request.trace, request.timeout)
-            .await?;
+        let view = self.engine.read(&key, newer_than, events_after, request).await?;
         Ok(Versioned {
             version: view.version,
             state: read_back(&key, &view.state)?,
@@ -146,10 +165,7 @@ impl Cluster {
 
     /// One entity of any kind, for people.
     pub async fn show(&self, key: &EntityKey, request: &Request) -> Result<pb::ShowEntityResponse, Error> {
-        let view = self
-            .engine
-            .read(key, None, Some(0), request.trace, request.timeout)
-            .await?;
+        let view = self.engine.read(key, None, Some(0), request).await?;
         let outbox = self.engine.outbox_of(key, request.trace, request.timeout).await?;
         let shard = shard_of(key, self.engine.shards());
         let route = self.engine.route(shard);

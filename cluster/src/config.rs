@@ -85,6 +85,20 @@ pub struct Limits {
     pub requests_kept_ms: u64,
     /// A node whose tasks run so late gives its leaderships away.
     pub scheduler_lag_ms_max: u64,
+    /// Entities that this node may have live at one time.
+    pub live_entities_max: usize,
+    /// Entities that are brought back from the store at one time.
+    pub recoveries_in_flight_max: usize,
+    /// Bytes of the commands that may be under way on this node.
+    pub in_flight_bytes_max: usize,
+    /// The node takes fewer commands when all of them take longer than this.
+    pub queue_delay_max_ms: u64,
+    /// Effects of one shard that may be open before it takes no more commands of clients.
+    pub outbox_len_max: usize,
+    /// How deep a chain of effects may become.
+    pub effect_depth_max: u32,
+    /// Effects of others that one entity keeps in mind because they may come again.
+    pub effect_requests_max: usize,
 }
 
 impl Default for Limits {
@@ -106,6 +120,13 @@ impl Default for Limits {
             default_timeout_ms: 10_000,
             requests_kept_ms: 24 * 3_600_000,
             scheduler_lag_ms_max: 500,
+            live_entities_max: 100_000,
+            recoveries_in_flight_max: 64,
+            in_flight_bytes_max: 256 << 20,
+            queue_delay_max_ms: 200,
+            outbox_len_max: 16_384,
+            effect_depth_max: 64,
+            effect_requests_max: 20_000,
         }
     }
 }

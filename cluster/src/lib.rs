@@ -1,5 +1,6 @@
 //! Playhouse's engine: durable, replicated, supervised actors. Knows no domain.
 
+mod admission;
 mod clock;
 pub mod cluster;
 mod codec;
@@ -21,6 +22,7 @@ pub mod supervision;
 pub mod trace;
 mod transport;
 
+pub use admission::tenants::Tenant;
 pub use cluster::{Cluster, ReadOptions, Request, StartError, Versioned};
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};

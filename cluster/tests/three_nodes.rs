@@ -170,10 +170,10 @@ async fn start_all(addresses: &[SocketAddr], folder: &Path) -> Vec<Node> {
 }
 
 fn request(id: &str) -> Request {
+    let id = RequestId::new(id).expect("a request id");
     Request {
-        id: RequestId::new(id).expect("a request id"),
-        timeout: Duration::from_secs(10),
         trace: TraceContext::random(true),
+        ..Request::new(id, Duration::from_secs(10))
     }
 }
 

@@ -160,9 +160,8 @@ impl Node {
 
 fn request(id: &str) -> Request {
     Request {
-        id: RequestId::new(id).expect("a request id"),
-        timeout: Duration::from_secs(10),
         trace: TraceContext::random(true),
+        ..Request::new(RequestId::new(id).expect("a request id"), Duration::from_secs(10))
     }
 }
 

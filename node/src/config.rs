@@ -195,6 +195,13 @@ impl NodeFile {
             ("idle_ms", limits.idle_ms),
             ("default_timeout_ms", limits.default_timeout_ms),
             ("requests_kept_ms", limits.requests_kept_ms),
+            ("live_entities_max", limits.live_entities_max as u64),
+            ("recoveries_in_flight_max", limits.recoveries_in_flight_max as u64),
+            ("in_flight_bytes_max", limits.in_flight_bytes_max as u64),
+            ("queue_delay_max_ms", limits.queue_delay_max_ms),
+            ("outbox_len_max", limits.outbox_len_max as u64),
+            ("effect_depth_max", u64::from(limits.effect_depth_max)),
+            ("effect_requests_max", limits.effect_requests_max as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return fault(&format!("cluster.limits.{key}"), "is 0; it must be more".to_owned());

@@ -24,6 +24,10 @@ pub(crate) enum Bench {
     Start,
     /// What clients notice while nodes restart, drain and join.
     Changes,
+    /// A million entities, most of them not live: memory, disk, and how long one takes to come back.
+    Million,
+    /// Ten times the load at which goodput peaks.
+    Overload,
 }
 
 /// Measure a cluster. Without `--address` each bench starts one of its own, in a temporary folder (see TMPDIR).
@@ -69,6 +73,9 @@ pub(crate) struct Arguments {
     /// `changes`: orders a second.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
+    /// `million`: how many entities.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(crate) entities: u64,
     /// Threads of the load generator.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) threads: usize,

@@ -21,16 +21,17 @@ use proto::{
 };
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tonic::{Request, Status, transport::Channel};
+use tonic_types::StatusExt as _;
 
 use crate::{
     process::{Processes, Usage},
     workload::Workload,
 };
 
-/// After a failure a client waits so long, as a real one would.
+/// After a failure a client waits so long, or as it is told, as a real one would.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,6 +104,8 @@ pub(crate) struct Load {
     next: Arc<AtomicU64>,
     /// Request ids begin with it, so that no run repeats another's.
     run: u32,
+    /// How long a unary call may take.
+    timeout: Duration,
 }
 
 impl Load {
@@ -112,7 +115,13 @@ impl Load {
             end,
             next: Arc::default(),
             run: rand::random(),
+            timeout: CALL_TIMEOUT,
         }
+    }
+
+    /// The same, with unary calls that are given up after so long.
+    pub(crate) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sends it all; gives what the clients saw and what was used while it was measured.
@@ -192,9 +201,18 @@ impl Load {
         let mut tally = Tally::new();
         while let Some((request_id, command)) = self.next() {
             let begun = Instant::now();
-            let outcome = call(&channel, &request_id, None, command).await;
+            let outcome = call_within(self.timeout, &channel, &request_id, None, command).await;
             if !self.record(&mut tally, begun, &outcome) {
-                sleep(PAUSE_AFTER_FAILURE).await;
+                let told = match &outcome {
+                    Outcome::Failure(failure) => Duration::from_millis(failure.retry_after_ms.into()),
+                    _ => Duration::ZERO,
+                };
+                let pause = sleep(told.max(PAUSE_AFTER_FAILURE));
+                // Whoever is told to come after the end does not come again.
+                match self.end {
+                    End::At { until, .. } => drop(timeout_at(until, pause).await),
+                    End::After(_) => pause.await,
+                }
             }
         }
         tally
@@ -257,34 +275,37 @@ impl Load {
 
 /// One unary call. `traceparent` says which trace it belongs to.
 pub(crate) async fn call(channel: &Channel, request_id: &str, traceparent: Option<&str>, command: Command) -> Outcome {
-    fn request<M>(request_id: &str, traceparent: Option<&str>, message: M) -> Request<M> {
-        let mut request = Request::new(message);
-        let headers = [("x-request-id", Some(request_id)), ("traceparent", traceparent)];
-        for (name, value) in headers {
-            if let Some(value) = value {
-                let value = value.parse().expect("our own ids are plain ASCII");
-                request.metadata_mut().insert(name, value);
-            }
-        }
-        request.set_timeout(CALL_TIMEOUT);
-        request
-    }
+    call_within(CALL_TIMEOUT, channel, request_id, traceparent, command).await
+}
+
+async fn call_within(
+    timeout: Duration,
+    channel: &Channel,
+    request_id: &str,
+    traceparent: Option<&str>,
+    command: Command,
+) -> Outcome {
+    let request = Metadata {
+        timeout,
+        request_id,
+        traceparent,
+    };
     let channel = channel.clone();
     let answer = match command {
         Command::ReceiveStock(message) => StockClient::new(channel)
-            .receive_stock(request(request_id, traceparent, message))
+            .receive_stock(request.with(message))
             .await
             .map(|answer| Outcome::StockItem(answer.into_inner())),
         Command::PutProduct(message) => ProductsClient::new(channel)
-            .put_product(request(request_id, traceparent, message))
+            .put_product(request.with(message))
             .await
             .map(|answer| Outcome::Product(answer.into_inner())),
         Command::PlaceOrder(message) => OrdersClient::new(channel)
-            .place_order(request(request_id, traceparent, message))
+            .place_order(request.with(message))
             .await
             .map(|answer| Outcome::PlaceOrder(answer.into_inner())),
         Command::GetOrder(message) => OrdersClient::new(channel)
-            .get_order(request(request_id, traceparent, message))
+            .get_order(request.with(message))
             .await
             .map(|answer| Outcome::Order(answer.into_inner())),
         other => Err(Status::unimplemented(format!("no workload sends {other:?}"))),
@@ -293,9 +314,36 @@ pub(crate) async fn call(channel: &Channel, request_id: &str, traceparent: Optio
         Outcome::Failure(Failure {
             code: status.code() as i32,
             message: status.message().to_owned(),
-            retry_after_ms: 0,
+            retry_after_ms: (status.get_details_retry_info())
+                .and_then(|info| info.retry_delay)
+                .map_or(0, |delay| delay.as_millis() as u32),
         })
     })
+}
+
+/// What goes with a call.
+struct Metadata<'a> {
+    timeout: Duration,
+    request_id: &'a str,
+    traceparent: Option<&'a str>,
+}
+
+impl Metadata<'_> {
+    fn with<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        let headers = [
+            ("x-request-id", Some(self.request_id)),
+            ("traceparent", self.traceparent),
+        ];
+        for (name, value) in headers {
+            if let Some(value) = value {
+                let value = value.parse().expect("our own ids are plain ASCII");
+                request.metadata_mut().insert(name, value);
+            }
+        }
+        request.set_timeout(self.timeout);
+        request
+    }
 }
 
 fn empty_answer() -> Outcome {

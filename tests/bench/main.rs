@@ -18,6 +18,8 @@ mod collector;
 mod commands;
 mod figure;
 mod load;
+mod million;
+mod overload;
 mod process;
 mod split;
 mod start;
@@ -56,6 +58,8 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
             Bench::Split => split::run(arguments).await?,
             Bench::Start => start::run(arguments).await?,
             Bench::Changes => changes::run(arguments).await?,
+            Bench::Million => million::run(arguments).await?,
+            Bench::Overload => overload::run(arguments).await?,
         }
     }
     Ok(())

@@ -47,6 +47,15 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// Memory that the nodes hold, the largest first.
+    pub(crate) fn resident_bytes(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.nodes.iter().map(|pid| resident_bytes(*pid)).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all
+    }
+}
+
 impl Usage {
     /// What was used since then.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
@@ -90,6 +99,13 @@ fn machine_us() -> u64 {
         .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
         .sum::<u64>()
         * TICK_US
+}
+
+fn resident_bytes(pid: u64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
 }
 
 fn written_bytes(pid: u64) -> u64 {

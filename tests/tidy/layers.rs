@@ -35,6 +35,7 @@ const LIBRARIES: &[Library] = &[
         places: &[
             "cluster/src/entity/activation.rs",
             "cluster/src/shard/supervisor.rs",
+            "cluster/src/shard/population.rs",
             "cluster/src/shard/replica.rs",
         ],
     },

@@ -18,14 +18,17 @@ use tokio::{
 
 use super::Engine;
 use crate::{
+    admission::{Limit, Tenant},
+    cluster::Request,
     config::NodeId,
     entity::{
         EntityKey, RequestId,
         activation::{ReadState, Undelivered},
+        envelope::Envelope,
         release::Release,
     },
     error::Error,
-    journal::Reply,
+    journal::{Chain, Origin, Reply},
     replication::node_of,
     shard::{
         replica::{Replica, Route},
@@ -38,26 +41,38 @@ use crate::{
 /// First and longest time between two attempts to find a leader.
 const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
 const ATTEMPT_MAX: Duration = Duration::from_millis(50);
-/// What callers are told to wait when there is no leader, or too much to do.
+/// What callers are told to wait when there is no leader.
 const RETRY_UNAVAILABLE: Duration = Duration::from_millis(200);
-const RETRY_OVERLOADED: Duration = Duration::from_millis(50);
 /// A node answers a waiting read this long before the caller's time is over.
 const ANSWER_BEFORE: Duration = Duration::from_millis(30);
 
 /// What is asked of an entity.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    Command(Bytes),
+    Command(Bytes, Envelope),
     Query {
         newer_than: Option<u64>,
         events_after: Option<u64>,
     },
-    /// Lift a quarantine.
-    Release(Release),
+    /// Lift a quarantine, under this request id.
+    Release(Release, RequestId),
     /// What is known of a quarantine.
     Quarantine,
     /// The open effects.
     Outbox,
+}
+
+impl Body {
+    /// Whether it is a read that waits for something to happen.
+    fn waits(&self) -> bool {
+        matches!(
+            self,
+            Self::Query {
+                newer_than: Some(_),
+                ..
+            }
+        )
+    }
 }
 
 /// A call, on its way.
@@ -65,13 +80,13 @@ struct Call<'a> {
     shard: u32,
     key: &'a EntityKey,
     body: Body,
-    request: &'a str,
     trace: TraceContext,
+    tenant: &'a Tenant,
     timeout: Duration,
     deadline: Instant,
     /// A command has been handed to somebody who has not said that it was not done.
     maybe_done: AtomicBool,
-    /// It is an effect, whose number is bounded elsewhere.
+    /// It is an effect, or the cluster's own: their number is bounded elsewhere.
     is_effect: bool,
 }
 
@@ -81,11 +96,14 @@ impl Engine {
         self: &Arc<Self>,
         key: &EntityKey,
         command: Bytes,
-        request: &RequestId,
-        trace: TraceContext,
-        timeout: Duration,
+        request: &Request,
     ) -> Result<Reply, Error> {
-        self.tell(key, command, request, trace, timeout, false).await
+        let envelope = Envelope {
+            fingerprint: request.fingerprint,
+            ..Envelope::new(request.id.clone(), request.trace)
+        };
+        self.tell(key, command, envelope, &request.tenant, request.timeout, false)
+            .await
     }
 
     /// The same for an effect: its number is bounded by the outbox, and those who wait for what it brings about must not
@@ -94,19 +112,19 @@ impl Engine {
         self: &Arc<Self>,
         key: &EntityKey,
         command: Bytes,
-        request: &RequestId,
-        trace: TraceContext,
+        envelope: Envelope,
         timeout: Duration,
     ) -> Result<Reply, Error> {
-        self.tell(key, command, request, trace, timeout, true).await
+        self.tell(key, command, envelope, &Tenant::default(), timeout, true)
+            .await
     }
 
     async fn tell(
         self: &Arc<Self>,
         key: &EntityKey,
         command: Bytes,
-        request: &RequestId,
-        trace: TraceContext,
+        envelope: Envelope,
+        tenant: &Tenant,
         timeout: Duration,
         is_effect: bool,
     ) -> Result<Reply, Error> {
@@ -120,10 +138,9 @@ impl Engine {
                 ),
             });
         }
-        match self
-            .call(key, Body::Command(command), request.as_str(), trace, timeout, is_effect)
-            .await?
-        {
+        let trace = envelope.trace;
+        let body = Body::Command(command, envelope);
+        match self.call(key, body, trace, tenant, timeout, is_effect).await? {
             Forwarded::Reply(reply) => Ok(reply),
             other => Err(unexpected(key, &other)),
         }
@@ -135,14 +152,34 @@ impl Engine {
         key: &EntityKey,
         newer_than: Option<u64>,
         events_after: Option<u64>,
-        trace: TraceContext,
-        timeout: Duration,
+        request: &Request,
     ) -> Result<StateView, Error> {
         let query = Body::Query {
             newer_than,
             events_after,
         };
-        match self.call(key, query, "", trace, timeout, false).await? {
+        match self
+            .call(key, query, request.trace, &request.tenant, request.timeout, false)
+            .await?
+        {
+            Forwarded::State(state) => Ok(state),
+            other => Err(unexpected(key, &other)),
+        }
+    }
+
+    /// Reads an entity of the cluster's own, whatever clients have under way.
+    pub(crate) async fn read_own(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        newer_than: Option<u64>,
+        timeout: Duration,
+    ) -> Result<StateView, Error> {
+        let query = Body::Query {
+            newer_than,
+            events_after: None,
+        };
+        let trace = TraceContext::default();
+        match self.call(key, query, trace, &Tenant::default(), timeout, true).await? {
             Forwarded::State(state) => Ok(state),
             other => Err(unexpected(key, &other)),
         }
@@ -152,8 +189,8 @@ impl Engine {
         self: &Arc<Self>,
         key: &EntityKey,
         body: Body,
-        request: &str,
         trace: TraceContext,
+        tenant: &Tenant,
         timeout: Duration,
         is_effect: bool,
     ) -> Result<Forwarded, Error> {
@@ -163,13 +200,25 @@ impl Engine {
                 reason: format!("{:?} is not a kind of entity this cluster carries", key.kind),
             });
         }
-        let _admitted = if is_effect { None } else { Some(self.admit()?) };
+        let bytes = match &body {
+            Body::Command(command, _) => command.len(),
+            Body::Query { .. } | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
+        };
+        let _credit = if is_effect {
+            None
+        } else {
+            let credit = self.admission.call(tenant, &key.kind, bytes, body.waits());
+            Some(credit.map_err(|overload| Error::Overloaded {
+                what: format!("{} of node {}", overload.limit, self.node()),
+                retry_after: overload.retry_after,
+            })?)
+        };
         let call = Call {
             shard: shard_of(key, self.shards()),
             key,
             body,
-            request,
             trace,
+            tenant,
             timeout,
             deadline: Instant::now() + timeout,
             maybe_done: AtomicBool::new(false),
@@ -211,7 +260,7 @@ impl Engine {
                 .or(leader)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
             let maybe_done = call.maybe_done.swap(
-                matches!(call.body, Body::Command(_) | Body::Release(_)),
+                matches!(call.body, Body::Command(..) | Body::Release(..)),
                 Ordering::Relaxed,
             );
             let answer = if target == self.node() {
@@ -241,11 +290,11 @@ impl Engine {
                     self.learn(call.shard, hint);
                 }
                 Forwarded::Unknown => self.learn(call.shard, None),
-                Forwarded::Overloaded | Forwarded::Restarting { .. } if maybe_done => {}
-                Forwarded::Overloaded => {
+                Forwarded::Overloaded { .. } | Forwarded::Restarting { .. } if maybe_done => {}
+                Forwarded::Overloaded { limit, retry_ms } => {
                     return Err(Error::Overloaded {
-                        what: format!("commands for {}", call.key),
-                        retry_after: RETRY_OVERLOADED,
+                        what: format!("{limit} at the leader of {}", call.key),
+                        retry_after: Duration::from_millis(retry_ms),
                     });
                 }
                 Forwarded::Restarting { after_ms, reason } => {
@@ -312,12 +361,32 @@ impl Engine {
             .begin("forward", &call.trace)
             .with("to", || node.to_string());
         let remaining = call.deadline.saturating_duration_since(Instant::now());
+        let envelope = match &call.body {
+            Body::Command(_, envelope) => Some(envelope),
+            Body::Query { .. } | Body::Release(..) | Body::Quarantine | Body::Outbox => None,
+        };
+        let request_id = match &call.body {
+            Body::Release(_, by) => by.to_string(),
+            _ => envelope.map_or_else(String::new, |envelope| envelope.request.to_string()),
+        };
+        let chain = envelope.and_then(|envelope| envelope.chain.as_deref());
+        let origin = envelope.and_then(|envelope| envelope.origin.as_deref());
         let request = pb::ForwardRequest {
             correlation: 0,
             shard: call.shard,
             kind: call.key.kind.to_string(),
             id: call.key.id.to_string(),
-            request_id: call.request.to_owned(),
+            request_id,
+            tenant: call.tenant.as_str().to_owned(),
+            fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
+            depth: chain.map_or(0, |chain| chain.depth),
+            path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
+            origin: origin.map(|origin| pb::EffectOrigin {
+                shard: origin.shard,
+                born: origin.born,
+                floor: origin.floor,
+                holes: origin.holes.clone(),
+            }),
             traceparent: if call.trace.is_some() {
                 span.context(&call.trace).to_string()
             } else {
@@ -326,7 +395,7 @@ impl Engine {
             is_effect: call.is_effect,
             timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
             body: Some(match &call.body {
-                Body::Command(command) => pb::forward_request::Body::Command(command.clone()),
+                Body::Command(command, _) => pb::forward_request::Body::Command(command.clone()),
                 Body::Query {
                     newer_than,
                     events_after,
@@ -334,15 +403,15 @@ impl Engine {
                     newer_than: *newer_than,
                     events_after: *events_after,
                 }),
-                Body::Release(Release::Retry) => pb::forward_request::Body::Release(pb::Release { skip: false }),
-                Body::Release(Release::Skip) => pb::forward_request::Body::Release(pb::Release { skip: true }),
+                Body::Release(Release::Retry, _) => pb::forward_request::Body::Release(pb::Release { skip: false }),
+                Body::Release(Release::Skip, _) => pb::forward_request::Body::Release(pb::Release { skip: true }),
                 Body::Quarantine => pb::forward_request::Body::Quarantine(pb::QuarantineQuery {}),
                 Body::Outbox => pb::forward_request::Body::Outbox(pb::OutboxQuery {}),
             }),
         };
         match peer.forward.call(request) {
             Some(mut call) => call.answer().await,
-            None => Forwarded::Overloaded,
+            None => self.refused(Limit::Forward),
         }
     }
 
@@ -351,14 +420,6 @@ impl Engine {
         let invalid = |field: &str, reason: String| Forwarded::Invalid {
             field: field.to_owned(),
             reason,
-        };
-        let admitted = if request.is_effect {
-            Ok(None)
-        } else {
-            self.admit().map(Some)
-        };
-        let Ok(_admitted) = admitted else {
-            return Forwarded::Overloaded;
         };
         let key = match EntityKey::new(&request.kind, &request.id) {
             Ok(key) => key,
@@ -371,24 +432,62 @@ impl Engine {
             );
         }
         let body = match request.body {
-            Some(pb::forward_request::Body::Command(command)) => Body::Command(command),
+            Some(pb::forward_request::Body::Command(command)) => {
+                let id = match RequestId::new(&request.request_id) {
+                    Ok(id) => id,
+                    Err(error) => return invalid("request id", error.to_string()),
+                };
+                let chain = Chain {
+                    depth: request.depth,
+                    path: request
+                        .path
+                        .iter()
+                        .filter_map(|key| EntityKey::parse(key).ok())
+                        .collect(),
+                };
+                let envelope = Envelope {
+                    fingerprint: request.fingerprint,
+                    chain: (request.depth > 0).then(|| Arc::new(chain)),
+                    origin: request.origin.map(|origin| {
+                        Arc::new(Origin {
+                            shard: origin.shard,
+                            born: origin.born,
+                            floor: origin.floor,
+                            holes: origin.holes,
+                        })
+                    }),
+                    ..Envelope::new(id, TraceContext::parse(&request.traceparent).unwrap_or_default())
+                };
+                Body::Command(command, envelope)
+            }
             Some(pb::forward_request::Body::Query(query)) => Body::Query {
                 newer_than: query.newer_than,
                 events_after: query.events_after,
             },
-            Some(pb::forward_request::Body::Release(release)) => {
-                Body::Release(if release.skip { Release::Skip } else { Release::Retry })
-            }
+            Some(pb::forward_request::Body::Release(release)) => match RequestId::new(&request.request_id) {
+                Ok(by) => Body::Release(if release.skip { Release::Skip } else { Release::Retry }, by),
+                Err(error) => return invalid("request id", error.to_string()),
+            },
             Some(pb::forward_request::Body::Quarantine(_)) => Body::Quarantine,
             Some(pb::forward_request::Body::Outbox(_)) => Body::Outbox,
             None => return invalid("body", "is missing".to_owned()),
+        };
+        // A name that this node would not take counts as nobody's.
+        let tenant = Tenant::new(&request.tenant).unwrap_or_default();
+        let _credit = if body.waits() && !request.is_effect {
+            match self.admission.call(&tenant, &key.kind, 0, true) {
+                Ok(credit) => Some(credit),
+                Err(overload) => return Forwarded::overloaded(overload),
+            }
+        } else {
+            None
         };
         let timeout = Duration::from_millis(u64::from(request.timeout_ms));
         let call = Call {
             shard: request.shard,
             key: &key,
             body,
-            request: &request.request_id,
+            tenant: &tenant,
             trace: TraceContext::parse(&request.traceparent).unwrap_or_default(),
             timeout,
             deadline: Instant::now() + timeout,
@@ -402,31 +501,30 @@ impl Engine {
         let Some(replica) = self.replica(shard) else {
             return Forwarded::NotLeader(None);
         };
+        let credit = if call.is_effect || call.body.waits() {
+            None
+        } else {
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            match self.admission.work(call.tenant, &call.key.kind, left) {
+                Ok(credit) => Some(credit),
+                Err(overload) => return Forwarded::overloaded(overload),
+            }
+        };
         let answer = match &call.body {
-            Body::Command(command) => match RequestId::new(call.request) {
-                Ok(request) => replica
-                    .command(call.key, command.clone(), request, call.trace, None)
+            Body::Command(command, envelope) => {
+                let envelope = Envelope {
+                    deadline: Some(call.deadline),
+                    ..envelope.clone()
+                };
+                replica
+                    .command(call.key, command.clone(), envelope, None)
                     .await
-                    .map(Forwarded::Reply),
-                Err(error) => {
-                    return Forwarded::Invalid {
-                        field: "request id".to_owned(),
-                        reason: error.to_string(),
-                    };
-                }
-            },
-            Body::Release(how) => match RequestId::new(call.request) {
-                Ok(by) => replica
-                    .release(call.key, *how, by, call.trace)
-                    .await
-                    .map(Forwarded::Released),
-                Err(error) => {
-                    return Forwarded::Invalid {
-                        field: "request id".to_owned(),
-                        reason: error.to_string(),
-                    };
-                }
-            },
+                    .map(Forwarded::Reply)
+            }
+            Body::Release(how, by) => replica
+                .release(call.key, *how, by.clone(), call.trace)
+                .await
+                .map(Forwarded::Released),
             Body::Outbox => replica
                 .confirm()
                 .await
@@ -454,28 +552,23 @@ impl Engine {
             .borrow()
             .leader
             .filter(|leader| *leader != self.node());
-        answer.unwrap_or_else(|reason| Forwarded::undelivered(reason, leader))
-    }
-
-    /// Counts a call in, until the guard is dropped.
-    fn admit(self: &Arc<Self>) -> Result<Admitted, Error> {
-        let guard = Admitted(Arc::clone(self));
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.limits().in_flight_max {
-            return Err(Error::Overloaded {
-                what: "calls on this node".to_owned(),
-                retry_after: RETRY_OVERLOADED,
-            });
+        if let (Ok(_), Some(credit)) = (&answer, &credit) {
+            credit.done();
         }
-        Ok(guard)
-    }
-}
-
-/// A call that counts as under way.
-struct Admitted(Arc<Engine>);
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        answer.unwrap_or_else(|reason| match reason {
+            Undelivered::NotLeader => Forwarded::NotLeader(leader),
+            Undelivered::Unknown => Forwarded::Unknown,
+            Undelivered::Overloaded(limit) => self.refused(limit),
+            Undelivered::Expired => self.refused(Limit::Deadline),
+            Undelivered::Failed(reason) => Forwarded::Failed(reason),
+            Undelivered::Restarting { after_ms, reason } => Forwarded::Restarting { after_ms, reason },
+            Undelivered::Quarantined(reason) => Forwarded::Quarantined(reason),
+            Undelivered::Skipped(reason) => Forwarded::Skipped(reason),
+            Undelivered::Reused => Forwarded::Invalid {
+                field: "request id".to_owned(),
+                reason: "was used for another command".to_owned(),
+            },
+        })
     }
 }
 

@@ -132,6 +132,7 @@ impl Engine {
             db: Arc::clone(&self.db),
             clock: Arc::new(SystemClock),
             spans: self.spans.clone(),
+            live: Arc::clone(&self.live),
         };
         let replica = Arc::new(Replica::new(
             shard,

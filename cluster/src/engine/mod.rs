@@ -1,13 +1,14 @@
 //! A node's engine: what stands between the one door ([`crate::Cluster`]) and the shards.
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
-//! finds its leader), [`groups`] (the replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move),
-//! [`health`] (whether it is well enough to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and
-//! [`timers`] (what it tells people).
+//! finds its leader), [`load`] (how much is let in), [`groups`] (the replicas of this node), [`upkeep`] (snapshots to fetch,
+//! leaders and members to move), [`health`] (whether it is well enough to lead), [`roster`] (following the cluster's map, and
+//! changing it), [`status`] and [`timers`] (what it tells people).
 
 mod call;
 mod groups;
 mod health;
+mod load;
 mod roster;
 mod start;
 pub(crate) mod status;
@@ -20,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64},
         mpsc,
     },
     thread::JoinHandle,
@@ -32,12 +33,14 @@ use proto::cluster::v1 as pb;
 use tokio::sync::watch;
 
 use crate::{
+    admission::Admission,
     config::{Config, Limits, NodeId},
     entity::Registry,
     membership::Map,
     service::Services,
     shard::{
         checkpointer,
+        live::LiveEntities,
         mailbox::Mailbox,
         replica::{Replica, Route},
         slots::Slots,
@@ -70,7 +73,11 @@ pub(crate) struct Engine {
     /// Takes part: its replicas are open and its threads run.
     has_begun: AtomicBool,
     next_generation: AtomicU64,
-    in_flight: AtomicUsize,
+    pub(crate) admission: Arc<Admission>,
+    live: Arc<LiveEntities>,
+    /// Chains of effects that were too deep, and the path of the last of them.
+    chains_ended: AtomicU64,
+    last_chain: Mutex<String>,
     /// Gives its leaderships away and takes none.
     leaving: AtomicBool,
     /// Why it leads nothing now, if so.

@@ -13,7 +13,7 @@ use super::{Engine, status::Detail};
 use crate::{
     codec,
     config::NodeId,
-    entity::RequestId,
+    entity::{RequestId, envelope::Envelope},
     error::{AskError, Error},
     membership::{Map, Roster, RosterCommand, RosterRejection, Standing},
     placement::plan::{Seen, SeenShard, Step, is_look_due, next_step},
@@ -41,7 +41,9 @@ impl Engine {
         let request = RequestId::new(&format!("roster-{:032x}", rand::random::<u128>())).expect("a short id");
         let command = codec::encode(command);
         let trace = TraceContext::default();
-        let reply = self.ask(&Roster::key(), command, &request, trace, ASK_MAX).await?;
+        // As an effect: what clients have under way must not stand in its way.
+        let envelope = Envelope::new(request, trace);
+        let reply = self.ask_effect(&Roster::key(), command, envelope, ASK_MAX).await?;
         reply.map(drop).map_err(|rejection| match codec::decode(&rejection) {
             Ok(rejection) => AskError::Rejected(rejection),
             Err(error) => AskError::Engine(Error::Failed {
@@ -53,9 +55,7 @@ impl Engine {
 
     /// The cluster's map as it is now, or as it is once it has changed past `newer_than`; at most until the time is over.
     async fn read_roster(self: &Arc<Self>, newer_than: Option<u64>, timeout: Duration) -> Result<(u64, Map), Error> {
-        let view = self
-            .read(&Roster::key(), newer_than, None, TraceContext::default(), timeout)
-            .await?;
+        let view = self.read_own(&Roster::key(), newer_than, timeout).await?;
         let map = codec::decode(&view.state).map_err(|error| Error::Failed {
             entity: Roster::key().to_string(),
             reason: format!("its state cannot be read by this build: {error}"),

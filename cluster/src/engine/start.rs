@@ -6,7 +6,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Engine, SNAPSHOTS, groups::Opened};
 use crate::{
+    admission::Admission,
     cluster::StartError,
     config::Config,
     entity::Registry,
@@ -25,6 +26,7 @@ use crate::{
     service::Services,
     shard::{
         checkpointer, end_node, flusher,
+        live::LiveEntities,
         mailbox::{Event, Mailbox},
         replica::Route,
         runtime,
@@ -72,6 +74,8 @@ impl Engine {
             links.connect(*peer, config.address_of(*peer).unwrap_or(member.address));
         }
         let engine = Arc::new(Self {
+            admission: Arc::new(Admission::new(&config.limits, &registry)),
+            live: Arc::new(LiveEntities::new(&config.limits)),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),
@@ -88,7 +92,8 @@ impl Engine {
             db: Arc::new(db),
             has_begun: AtomicBool::new(false),
             next_generation: AtomicU64::new(1),
-            in_flight: AtomicUsize::new(0),
+            chains_ended: AtomicU64::new(0),
+            last_chain: Mutex::default(),
             leaving: AtomicBool::new(false),
             unwell: Mutex::default(),
             stopping: watch::Sender::new(false),
@@ -172,6 +177,7 @@ impl Engine {
             tokio::spawn(Arc::clone(self).keep_placing()),
             tokio::spawn(Arc::clone(self).keep_closing()),
             tokio::spawn(Arc::clone(self).keep_watching_itself()),
+            tokio::spawn(Self::keep_looking(Arc::downgrade(self))),
             tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
                 Arc::clone(&self.links),
@@ -286,6 +292,11 @@ fn check(config: &Config) -> Result<(), StartError> {
     let limits = &config.limits;
     if limits.tick_ms == 0 || limits.heartbeat_ticks == 0 || limits.election_ticks <= limits.heartbeat_ticks {
         return wrong("limits: ticks must be above 0, and election_ticks above heartbeat_ticks".to_owned());
+    }
+    if limits.live_entities_max == 0 || limits.recoveries_in_flight_max == 0 || limits.outbox_len_max == 0 {
+        return wrong(
+            "limits: live_entities_max, recoveries_in_flight_max, outbox_len_max must be at least 1".to_owned(),
+        );
     }
     if limits.idle_ms < 4 || limits.append_records_max == 0 || limits.mailbox_len_max == 0 {
         return wrong("limits: idle_ms must be at least 4, the other limits at least 1".to_owned());

@@ -86,6 +86,7 @@ impl Engine {
             uptime_ms: self.started.elapsed().as_millis() as u64,
             unwell: self.unwell().unwrap_or_default(),
             has_begun,
+            load: Some(self.load_status()),
             replicas,
             breakers: self
                 .services
@@ -151,6 +152,7 @@ impl Engine {
                         standing: member.standing.name().to_owned(),
                         replicas: map.replicas_on(*id).filter(|(shard, _)| *shard < map.shards).count() as u32,
                         unwell: said.map(|said| said.unwell.clone()).unwrap_or_default(),
+                        load: said.and_then(|said| said.load.clone()),
                     }
                 })
                 .collect(),

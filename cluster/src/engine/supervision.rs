@@ -11,11 +11,13 @@ use super::{
     call::{Body, unexpected},
 };
 use crate::{
+    admission::Tenant,
     clock::unix_ns,
     codec,
     config::NodeId,
     entity::{
         Entity, EntityKey, RequestId,
+        envelope::Envelope,
         release::{Release, Released},
     },
     error::Error,
@@ -48,7 +50,14 @@ impl Engine {
         timeout: Duration,
     ) -> Result<Released, Error> {
         match self
-            .call(key, Body::Release(how), request.as_str(), trace, timeout, false)
+            .call(
+                key,
+                Body::Release(how, request.clone()),
+                trace,
+                &Tenant::default(),
+                timeout,
+                true,
+            )
             .await?
         {
             Forwarded::Released(released) => Ok(released),
@@ -63,7 +72,10 @@ impl Engine {
         trace: TraceContext,
         timeout: Duration,
     ) -> Result<Option<Box<QuarantineView>>, Error> {
-        match self.call(key, Body::Quarantine, "", trace, timeout, false).await? {
+        match self
+            .call(key, Body::Quarantine, trace, &Tenant::default(), timeout, true)
+            .await?
+        {
             Forwarded::Quarantine(view) => Ok(view),
             other => Err(unexpected(key, &other)),
         }
@@ -76,7 +88,10 @@ impl Engine {
         trace: TraceContext,
         timeout: Duration,
     ) -> Result<Vec<OutboxView>, Error> {
-        match self.call(key, Body::Outbox, "", trace, timeout, false).await? {
+        match self
+            .call(key, Body::Outbox, trace, &Tenant::default(), timeout, true)
+            .await?
+        {
             Forwarded::Outbox(views) => Ok(views),
             other => Err(unexpected(key, &other)),
         }
@@ -247,7 +262,8 @@ impl Engine {
         let key = breaker_key(dependency)?;
         let command = codec::encode(&Command::Force(forced));
         // It never refuses.
-        drop(self.ask(&key, command, request, trace, limit).await?);
+        let envelope = Envelope::new(request.clone(), trace);
+        drop(self.ask_effect(&key, command, envelope, limit).await?);
         service.guard().force(forced);
         Ok(())
     }
@@ -274,7 +290,7 @@ impl Engine {
                         has_news = true;
                         continue;
                     }
-                    seen = self.read(&key, Some(version), None, TraceContext::default(), WATCH_MAX) => seen,
+                    seen = self.read_own(&key, Some(version), WATCH_MAX) => seen,
                 };
                 if let Ok(view) = seen {
                     if view.version > version
@@ -307,13 +323,8 @@ impl Engine {
         };
         let id = format!("node-{node}/{:016x}", rand::random::<u64>());
         let request = RequestId::new(&id).expect("it is short and plain");
-        let told = self.ask(
-            key,
-            codec::encode(&command),
-            &request,
-            TraceContext::default(),
-            TELL_MAX,
-        );
+        let envelope = Envelope::new(request, TraceContext::default());
+        let told = self.ask_effect(key, codec::encode(&command), envelope, TELL_MAX);
         told.await.map(drop)
     }
 }

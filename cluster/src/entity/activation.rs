@@ -15,18 +15,19 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Context, EntityKey, Outcome, RequestId,
     decision::EffectRequest,
+    envelope::Envelope,
     kind::{Live, RawDecision, RawEffect},
     release::{ReleaseMessage, Releaser},
     requests::KeptRequests,
     timer,
 };
 use crate::{
-    clock::Clock,
+    admission::Limit,
     codec,
     journal::{
         Decided, EffectId, Firing, Lift, LoadedEntity, Record, Reply, StoredEffect, TimerRow,
@@ -52,8 +53,12 @@ pub(crate) enum Undelivered {
     NotLeader,
     /// Perhaps done; ask again under the same request id.
     Unknown,
-    /// Not done: too much waits for the entity.
-    Overloaded,
+    /// Not done: a limit was reached.
+    Overloaded(Limit),
+    /// Not done: nobody waits for it any more.
+    Expired,
+    /// Not done: the request id was used for another command.
+    Reused,
     /// Not done: the entity's own code failed, or the command cannot be read.
     Failed(String),
     /// Not done: the entity is on its way back after a failure.
@@ -70,8 +75,7 @@ pub(crate) type Delivered = Result<Reply, Undelivered>;
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
     pub(crate) command: Bytes,
-    pub(crate) request: RequestId,
-    pub(crate) trace: TraceContext,
+    pub(crate) envelope: Envelope,
     /// The effect whose outcome this is.
     pub(crate) acknowledges: Option<EffectId>,
     pub(crate) reply: oneshot::Sender<Delivered>,
@@ -100,9 +104,11 @@ pub(crate) enum ActivationMessage {
     Release(ReleaseMessage),
 }
 
-/// Records of an entity that are on their way, and who waits for them.
+/// What of an entity is on its way: messages to it, and records with those who wait for them.
 #[derive(Default)]
 pub(crate) struct Gate {
+    /// Messages in its mailbox, the one it is working on included.
+    waiting: AtomicUsize,
     pub(super) inner: Mutex<GateInner>,
 }
 
@@ -116,6 +122,7 @@ pub(super) struct GateInner {
 pub(super) struct Pending {
     seq: u64,
     request: RequestId,
+    fingerprint: u64,
     answer: Delivered,
     /// Who has asked for a quarantine to be lifted by it.
     releaser: Option<Releaser>,
@@ -124,8 +131,28 @@ pub(super) struct Pending {
 }
 
 impl Gate {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no record of it is on its way.
+    pub(super) fn is_empty(&self) -> bool {
         self.inner.lock().pending.is_empty()
+    }
+
+    /// Whether the entity has nothing to do and nothing under way, and so may be sent away. To be asked while nobody can send
+    /// to it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.is_empty()
+    }
+
+    /// Counts a message in, unless so many wait already.
+    pub(crate) fn enter(&self, max: usize) -> bool {
+        let enters = self.waiting.fetch_add(1, Ordering::Relaxed) < max;
+        if !enters {
+            self.leave();
+        }
+        enters
+    }
+
+    fn leave(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What is to happen when the fate of the record `seq` is known.
@@ -175,12 +202,7 @@ impl Gate {
 #[derive(Clone)]
 pub(crate) struct ActivationHandle {
     pub(crate) actor: ActorRef<ActivationMessage>,
-    /// Messages that wait in its mailbox.
-    pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) gate: Arc<Gate>,
-    /// How many may wait.
-    pub(crate) waiting_max: usize,
-    pub(crate) last_used_ms: u64,
 }
 
 /// What an activation begins with.
@@ -189,9 +211,7 @@ pub(crate) struct ActivationArguments {
     pub(crate) replica: Arc<Replica>,
     /// The term of leadership it belongs to: its records are refused in any other.
     pub(crate) term: u64,
-    pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The actor.
@@ -202,7 +222,7 @@ pub(crate) enum ActivationState {
     Alive(Box<Alive>),
     /// It ends; what still waits in its mailbox is told why, so that nobody waits in vain.
     Ending {
-        waiting: Arc<AtomicUsize>,
+        gate: Arc<Gate>,
         reason: Undelivered,
     },
 }
@@ -239,32 +259,33 @@ impl Actor for Activation {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let loaded = match arguments.replica.load(&arguments.key) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(entity = %arguments.key, %error, "an entity could not be loaded");
+        let recovered = Arc::clone(&arguments.replica).recover(arguments.key.clone()).await;
+        let (loaded, live) = match recovered {
+            Ok(recovered) => recovered,
+            Err(reason) => {
+                tracing::error!(entity = %arguments.key, reason, "an entity could not be loaded");
                 myself.drain()?;
                 return Ok(ActivationState::Ending {
-                    waiting: arguments.waiting,
-                    reason: Undelivered::Failed(error.to_string()),
+                    gate: arguments.gate,
+                    reason: Undelivered::Failed(reason),
                 });
             }
         };
-        let live = arguments.replica.revive(&arguments.key, &loaded).map_err(Some);
         let LoadedEntity {
             head,
             requests,
+            taken,
             poison,
             timers,
             ..
         } = loaded;
         Ok(ActivationState::Alive(Box::new(Alive {
             arguments,
-            live,
+            live: live.map_err(Some),
             head,
             activation: rand::random(),
             base: head.seq,
-            requests: requests.into_iter().collect(),
+            requests: KeptRequests::new(&requests, taken),
             poison,
             timers,
         })))
@@ -280,17 +301,17 @@ impl Actor for Activation {
             ActivationState::Alive(alive) => {
                 let handled = alive.handle(message);
                 // Only now: one that waits for nothing may be sent away.
-                alive.arguments.waiting.fetch_sub(1, Ordering::Relaxed);
+                alive.arguments.gate.leave();
                 if let Err(Ended(reason)) = handled {
-                    let waiting = Arc::clone(&alive.arguments.waiting);
-                    *state = ActivationState::Ending { waiting, reason };
+                    let gate = Arc::clone(&alive.arguments.gate);
+                    *state = ActivationState::Ending { gate, reason };
                     // What waits in the mailbox is answered, and nothing more is taken.
                     myself.drain()?;
                 }
             }
-            ActivationState::Ending { waiting, reason } => {
+            ActivationState::Ending { gate, reason } => {
                 refuse(message, reason.clone());
-                waiting.fetch_sub(1, Ordering::Relaxed);
+                gate.leave();
             }
         }
         Ok(())
@@ -311,8 +332,7 @@ fn refuse(message: ActivationMessage, reason: Undelivered) {
 pub(super) struct Proposal {
     pub(super) decision: RawDecision,
     pub(super) now_ms: u64,
-    pub(super) request: RequestId,
-    pub(super) trace: TraceContext,
+    pub(super) envelope: Envelope,
     pub(super) command: Bytes,
     pub(super) acknowledges: Option<EffectId>,
     /// The firing that the command was, and the timer as it was before.
@@ -365,15 +385,15 @@ impl Alive {
     }
 
     fn command(&mut self, message: CommandMessage) -> Result<(), Ended> {
-        let hash = request_hash(&message.request);
+        let hash = request_hash(&message.envelope.request);
         let Some(message) = self.answer_known(hash, message)? else {
             return Ok(());
         };
-        if let Some(refused) = self.quarantined() {
+        if let Some(refused) = self.quarantined().or_else(|| self.obstacle(&message)) {
             drop(message.reply.send(Err(refused)));
             return Ok(());
         }
-        let now_ms = self.arguments.clock.now_ms();
+        let now_ms = self.arguments.replica.now_ms();
         self.take(message, now_ms, None)
     }
 
@@ -396,7 +416,7 @@ impl Alive {
             return Ok(());
         };
         let row = Arc::clone(row);
-        let now_ms = self.arguments.clock.now_ms();
+        let now_ms = self.arguments.replica.now_ms();
         let outcome = Outcome::Fired {
             due_ms: row.due_ms,
             missed: row.missed(now_ms),
@@ -410,19 +430,18 @@ impl Alive {
                 drop(reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
                     seq: self.head.seq + 1,
-                    request: firing.request(),
+                    envelope: Envelope::new(firing.request(), trace),
                     command: codec::encode(&outcome),
                     acknowledges: None,
                     fires: Some(firing),
-                    trace,
                 };
                 return Err(self.failed(fault, Some(poison)));
             }
         };
         let message = CommandMessage {
             command,
-            request: firing.request(),
-            trace,
+            // What a timer causes begins a chain of effects anew.
+            envelope: Envelope::new(firing.request(), trace),
             acknowledges: None,
             reply,
         };
@@ -436,9 +455,9 @@ impl Alive {
         now_ms: u64,
         fires: Option<(Firing, Arc<TimerRow>)>,
     ) -> Result<(), Ended> {
-        match self.decide(&message.command, now_ms, &message.trace) {
+        match self.decide(&message.command, now_ms, &message.envelope.trace) {
             Ok(decision) if self.lacks_timers(&decision.effects) => {
-                drop(message.reply.send(Err(Undelivered::Overloaded)));
+                drop(message.reply.send(Err(Undelivered::Overloaded(Limit::Timers))));
                 // The state has taken in the events of a decision that does not count.
                 self.arguments.gate.inner.lock().broken = true;
                 Err(VOID)
@@ -447,8 +466,7 @@ impl Alive {
                 self.propose(Proposal {
                     decision,
                     now_ms,
-                    request: message.request,
-                    trace: message.trace,
+                    envelope: message.envelope,
                     command: message.command,
                     acknowledges: message.acknowledges,
                     fires,
@@ -461,11 +479,10 @@ impl Alive {
                 drop(message.reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
                     seq: self.head.seq + 1,
-                    request: message.request,
+                    envelope: message.envelope,
                     command: message.command,
                     acknowledges: message.acknowledges,
                     fires: fires.map(|(firing, _)| firing),
-                    trace: message.trace,
                 };
                 Err(self.failed(fault, Some(poison)))
             }
@@ -524,13 +541,14 @@ impl Alive {
 
     /// Hands a decision to the shard; whoever waits for it hears of it when it is committed.
     pub(super) fn propose(&mut self, proposal: Proposal) {
-        let Proposal { decision, request, .. } = proposal;
+        let Proposal { decision, envelope, .. } = proposal;
         self.head = Head {
             seq: self.head.seq + 1,
             version: self.head.version + decision.events.len() as u64,
             activation: self.activation,
         };
-        self.requests.insert(request_hash(&request), self.head.seq);
+        let hash = request_hash(&envelope.request);
+        self.requests.insert(envelope.origin.as_deref(), hash, self.head.seq);
         let (lift, releaser) = proposal.lift.unzip();
         let answer = match lift.as_ref().and_then(|lift: &Lift| lift.skipped.clone()) {
             Some(reason) => Err(Undelivered::Skipped(reason)),
@@ -542,9 +560,9 @@ impl Alive {
             seq: self.head.seq,
             activation: self.activation,
             base: self.base,
-            request: request.clone(),
+            request: envelope.request.clone(),
             at_ms: proposal.now_ms,
-            trace: proposal.trace,
+            trace: envelope.trace,
             command: proposal.command,
             reply: decision.reply,
             events: decision.events,
@@ -559,6 +577,9 @@ impl Alive {
             acknowledges: proposal.acknowledges.into_iter().collect(),
             fires,
             lift: lift.map(Box::new),
+            fingerprint: envelope.fingerprint,
+            chain: envelope.chain.as_deref().cloned(),
+            origin: envelope.origin.as_deref().cloned(),
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {
@@ -569,13 +590,14 @@ impl Alive {
         let record = Record::Decided(decided);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq: self.head.seq,
-            request,
+            request: envelope.request,
+            fingerprint: envelope.fingerprint,
             answer,
             releaser,
             callers: proposal.callers,
             readers: Vec::new(),
         });
-        let commit = self.arguments.replica.spans().begin("commit", &proposal.trace);
+        let commit = self.arguments.replica.spans().begin("commit", &envelope.trace);
         let on_fate = self.arguments.gate.on_fate(self.head.seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),
@@ -585,11 +607,40 @@ impl Alive {
         });
     }
 
+    /// Why a command that was not seen before is not to be decided, if there is a reason.
+    fn obstacle(&mut self, message: &CommandMessage) -> Option<Undelivered> {
+        let envelope = &message.envelope;
+        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Some(Undelivered::Expired);
+        }
+        if let Some(effect) = &message.acknowledges {
+            // Its record has acknowledged the effect already: whoever brings it again does not know.
+            let is_open = self.arguments.replica.state().outbox().contains_key(effect);
+            return (!is_open).then_some(Undelivered::NotLeader);
+        }
+        if let Some(origin) = &envelope.origin {
+            let taken = self.requests.taken();
+            taken.learn(origin);
+            if taken.is_settled(origin) {
+                let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
+                return Some(Undelivered::Failed(reason));
+            }
+            // The oldest of those that are open are taken even then: nothing is settled before they are.
+            let is_oldest = origin.born == origin.floor || origin.holes.contains(&origin.born);
+            if taken.len() >= self.arguments.replica.limits().effect_requests_max && !is_oldest {
+                return Some(Undelivered::Overloaded(Limit::EffectRequests));
+            }
+        }
+        None
+    }
+
     /// Answers a request that was taken before with what it was answered then.
     fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, Ended> {
-        let Some(seq) = self.requests.get(hash) else {
+        let envelope = &message.envelope;
+        let Some(seq) = self.requests.get(envelope.origin.as_deref(), hash) else {
             return Ok(Some(message));
         };
+        let is_other = |known: u64| known != 0 && envelope.fingerprint != 0 && known != envelope.fingerprint;
         {
             let mut gate = self.arguments.gate.inner.lock();
             if gate.broken {
@@ -597,20 +648,25 @@ impl Alive {
                 return Err(VOID);
             }
             if let Some(pending) = gate.pending.iter_mut().find(|pending| pending.seq == seq)
-                && pending.request == message.request
+                && pending.request == envelope.request
             {
-                pending.callers.push(message.reply);
+                if is_other(pending.fingerprint) {
+                    drop(message.reply.send(Err(Undelivered::Reused)));
+                } else {
+                    pending.callers.push(message.reply);
+                }
                 return Ok(None);
             }
         }
         match self
             .arguments
             .replica
-            .record_of(&self.arguments.key, seq, &message.request)
+            .record_of(&self.arguments.key, seq, &envelope.request)
         {
             Ok(Some(record)) => {
                 let skipped = record.lift.as_ref().and_then(|lift| lift.skipped.clone());
                 drop(message.reply.send(match skipped {
+                    _ if is_other(record.fingerprint) => Err(Undelivered::Reused),
                     Some(reason) => Err(Undelivered::Skipped(reason)),
                     None => Ok(record.reply.clone()),
                 }));

@@ -40,7 +40,8 @@ pub enum KeyError {
     Form,
 }
 
-fn check(text: &str, max: usize) -> Result<(), KeyError> {
+/// Whether a text can be a key, an id or a name of at most so many bytes.
+pub(crate) fn check(text: &str, max: usize) -> Result<(), KeyError> {
     if text.is_empty() {
         return Err(KeyError::Empty);
     }

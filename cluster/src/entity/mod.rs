@@ -11,6 +11,7 @@
 
 pub(crate) mod activation;
 pub mod decision;
+pub(crate) mod envelope;
 pub mod key;
 pub mod kind;
 pub mod outcome;

@@ -3,6 +3,8 @@
 //! Either is one record of the entity, so that its effect and the end of the quarantine are one; and either is idempotent
 //! under the request id it was asked with: the row of the quarantine remembers what came of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -10,9 +12,11 @@ use tokio::sync::oneshot;
 use super::{
     Outcome, RequestId,
     activation::{Alive, Delivered, Ended, Proposal, Undelivered, VOID},
+    envelope::Envelope,
     kind::RawDecision,
 };
 use crate::{
+    admission::Limit,
     codec,
     journal::{
         Lift, Quarantined, Record, Reply,
@@ -90,7 +94,7 @@ impl Alive {
             });
             return Ok(());
         };
-        let now_ms = self.arguments.clock.now_ms();
+        let now_ms = self.arguments.replica.now_ms();
         let (command, decision) = match how {
             Release::Skip => (poison.command.clone(), Ok(nothing())),
             Release::Retry => match self.command_of(&poison) {
@@ -107,7 +111,7 @@ impl Alive {
         });
         match decision {
             Ok(decision) if self.lacks_timers(&decision.effects) => {
-                let _ = reply.send(Err(Undelivered::Overloaded));
+                let _ = reply.send(Err(Undelivered::Overloaded(Limit::Timers)));
                 self.arguments.gate.inner.lock().broken = true;
                 Err(VOID)
             }
@@ -122,8 +126,12 @@ impl Alive {
                 self.propose(Proposal {
                     decision,
                     now_ms,
-                    request: poison.request,
-                    trace: poison.trace,
+                    envelope: Envelope {
+                        fingerprint: poison.fingerprint,
+                        chain: poison.chain.map(Arc::new),
+                        origin: poison.origin.map(Arc::new),
+                        ..Envelope::new(poison.request, poison.trace)
+                    },
                     command,
                     acknowledges: poison.acknowledges,
                     fires,

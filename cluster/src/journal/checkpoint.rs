@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decided,
+    Decided, TakenEffects,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
     shard::{is_unwritten, read_row},
     tail::{Tail, TailEntity},
@@ -83,11 +83,11 @@ fn write_entity(
             batch.put(keys::history(key, first.seq), keys::encode(&row));
         }
     }
-    row.requests.extend(entity.records.iter().map(|record| KeptRequest {
-        hash: keys::request_hash(&record.request),
-        seq: record.seq,
-        at_ms: record.at_ms,
-    }));
+    row.requests
+        .extend(entity.records.iter().filter_map(|record| kept_request(record)));
+    let mut taken = TakenEffects::restore(&row.senders, &row.effects);
+    entity.records.iter().for_each(|record| note_effect(&mut taken, record));
+    (row.senders, row.effects) = taken.stored();
     seal_requests(store, key, &mut row, requests_kept_ms, batch)?;
     match snapshot(registry, key, &row, &entity.records) {
         Ok(snapshot) => {
@@ -113,6 +113,25 @@ pub(crate) fn for_history(record: &Decided) -> Decided {
         effects: Vec::new(),
         acknowledges: Vec::new(),
         ..record.clone()
+    }
+}
+
+/// What is kept of a client's request. Those of effects are kept for as long as they can come again ([`note_effect`]), and outcomes
+/// are taken only while their effect is open, firings only while their timer awaits them.
+pub(super) fn kept_request(record: &Decided) -> Option<KeptRequest> {
+    let is_clients = record.origin.is_none() && record.acknowledges.is_empty() && record.fires.is_none();
+    is_clients.then(|| KeptRequest {
+        hash: keys::request_hash(&record.request),
+        seq: record.seq,
+        at_ms: record.at_ms,
+    })
+}
+
+/// Takes note of a record that answered another entity's effect.
+pub(super) fn note_effect(taken: &mut TakenEffects, record: &Decided) {
+    if let Some(origin) = &record.origin {
+        taken.learn(origin);
+        taken.insert(origin, keys::request_hash(&record.request), record.seq);
     }
 }
 

@@ -15,7 +15,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{EffectId, TimerKey};
+use super::{
+    EffectId, TimerKey,
+    senders::{KeptEffect, Sender},
+};
 use crate::{
     entity::{EntityKey, RequestId},
     replication::Members,
@@ -57,8 +60,14 @@ pub(crate) struct EntityRow {
     /// The sealed blocks of requests: the first one kept, and the next one to write.
     pub(crate) first_block: u64,
     pub(crate) next_block: u64,
-    /// The latest requests, not yet in a block.
+    /// The latest requests of clients, not yet in a block.
     pub(crate) requests: Vec<KeptRequest>,
+    /// What the shards that send it effects have settled,
+    #[serde(default)]
+    pub(crate) senders: Vec<Sender>,
+    /// and the effects it has taken that are not.
+    #[serde(default)]
+    pub(crate) effects: Vec<KeptEffect>,
 }
 
 /// How far an entity has come.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{EffectId, Firing};
+use super::{Chain, EffectId, Firing, Origin};
 use crate::{
     entity::{EntityKey, RequestId},
     trace::TraceContext,
@@ -72,6 +72,13 @@ pub(crate) struct Quarantined {
     /// The firing of a timer that the command was.
     #[serde(default)]
     pub(crate) fires: Option<Firing>,
+    /// What travelled with the command, so that whoever repeats it is known.
+    #[serde(default)]
+    pub(crate) fingerprint: u64,
+    #[serde(default)]
+    pub(crate) chain: Option<Chain>,
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
 }
 
 /// What a decided record says that lifts its entity's quarantine.

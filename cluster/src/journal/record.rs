@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Firing, Lift, Quarantined};
+use super::{Chain, Firing, Lift, Origin, Quarantined};
 use crate::{
     entity::{EntityKey, RequestId, decision::EffectRequest},
     trace::TraceContext,
@@ -60,6 +60,15 @@ pub(crate) struct Decided {
     /// It lifts the entity's quarantine.
     #[serde(default)]
     pub(crate) lift: Option<Box<Lift>>,
+    /// Of what the caller sent, so that another command under the same request id is noticed; 0 where nobody said.
+    #[serde(default)]
+    pub(crate) fingerprint: u64,
+    /// How deep the command was in a chain of effects; none for those of clients.
+    #[serde(default)]
+    pub(crate) chain: Option<Chain>,
+    /// Where the command came from; none unless it was another entity's effect.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
 }
 
 /// A recorded intention.
@@ -96,6 +105,12 @@ pub(crate) struct OutboxRow {
     pub(crate) effect: StoredEffect,
     pub(crate) at_ms: u64,
     pub(crate) trace: TraceContext,
+    /// The position in the journal at which it came about; 0 where that was not kept.
+    #[serde(default)]
+    pub(crate) born: u64,
+    /// How deep the command that caused it was in a chain of effects.
+    #[serde(default)]
+    pub(crate) chain: Option<Chain>,
 }
 
 impl Record {
@@ -153,6 +168,17 @@ mod tests {
                 due_ms: 900,
             }),
             lift: None,
+            fingerprint: 7,
+            chain: Some(Chain {
+                depth: 1,
+                path: vec![entity.clone()],
+            }),
+            origin: Some(Origin {
+                shard: 2,
+                born: 3,
+                floor: 4,
+                holes: vec![3],
+            }),
             entity,
         })
     }
@@ -170,16 +196,16 @@ mod tests {
         let hex: Vec<String> = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex.concat(),
-            "0181a7446563696465649e92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
+            "0181a744656369646564dc001192a56f72646572a137020901a3722d31cd03e894000506c3c40163\
              81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
              92a573746f636ba161c40164c401749193\
-             92a56f72646572a137010093a665787069727901cd0384c0"
+             92a56f72646572a137010093a665787069727901cd0384c00792019192a56f72646572a137940203049103"
         );
     }
 
-    /// A record of before there were timers.
+    /// A record of a build that knew less: what it did not write is not there.
     #[test]
-    fn a_record_without_a_firing_reads_as_one() {
+    fn an_older_record_reads_back() {
         let hex = "0181a7446563696465649c92a56f72646572a137020901a3722d31cd03e894000506c3c40163\
                    81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
                    92a573746f636ba161c40164c401749193\
@@ -187,10 +213,11 @@ mod tests {
         let bytes: Vec<u8> = (0..hex.len() / 2)
             .map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).expect("hexadecimal"))
             .collect();
-        let Record::Decided(decided) = Record::decode(&bytes).expect("a record") else {
+        let Record::Decided(old) = Record::decode(&bytes).expect("a record") else {
             panic!("it is a decided one")
         };
-        assert_eq!((decided.seq, decided.fires), (2, None));
+        assert_eq!((old.seq, old.fires), (2, None));
+        assert_eq!((old.fingerprint, old.chain, old.origin), (0, None, None));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The state of a shard: applies records in order, answers what is known of an entity.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use bytes::Bytes;
 
 use super::{
-    Decided, EffectId, Firing, OutboxRow, Record, TimerKey, TimerRow,
-    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, KeptRequest, Meta},
+    Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow,
+    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, Meta},
+    loading::Loading,
     quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
+    senders,
     tail::{Tail, TailEntity},
     timers::{self, Timers},
 };
@@ -36,21 +38,6 @@ pub(crate) struct AppliedEntry {
     pub(crate) timers: Vec<(TimerKey, Option<Firing>)>,
 }
 
-/// What is needed to bring an entity to life.
-#[derive(Debug)]
-pub(crate) struct LoadedEntity {
-    pub(crate) head: Head,
-    pub(crate) snapshot: Option<Bytes>,
-    /// Events after the snapshot, in order.
-    pub(crate) events: Vec<Bytes>,
-    /// Every request whose reply is kept.
-    pub(crate) requests: Vec<KeptRequest>,
-    /// Its timers.
-    pub(crate) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
-    /// The command for which it is quarantined.
-    pub(crate) poison: Option<Arc<QuarantineRow>>,
-}
-
 /// The state of one shard on one replica.
 pub(crate) struct Shard {
     store: Arc<dyn StateStore>,
@@ -61,6 +48,8 @@ pub(crate) struct Shard {
     outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
     timers: Timers,
     quarantine: Quarantine,
+    /// For each entity that is sent something: at which positions its open effects came about, and how many there.
+    open_to: HashMap<EntityKey, BTreeMap<u64, u32>>,
     recent: VecDeque<(u64, u64)>,
     checkpoint: u64,
     /// The members at the last checkpoint: those that a restart begins with.
@@ -74,9 +63,10 @@ impl Shard {
             Some(bytes) => keys::decode(keys::META, &bytes)?,
             None => Meta::default(),
         };
-        let mut outbox = BTreeMap::new();
+        let (mut outbox, mut open_to) = (BTreeMap::new(), HashMap::new());
         store.scan(keys::OUTBOX, keys::OUTBOX, &mut |key, value| {
             let (id, row): (EffectId, OutboxRow) = keys::decode(key, &value)?;
+            note_open(&mut open_to, &row, true);
             outbox.insert(id, Arc::new(row));
             Ok(true)
         })?;
@@ -102,6 +92,7 @@ impl Shard {
             outbox,
             timers,
             quarantine,
+            open_to,
             recent: VecDeque::new(),
         })
     }
@@ -125,7 +116,7 @@ impl Shard {
                 .ok_or_else(|| "cut short".to_owned())
                 .and_then(|bytes| Record::decode(&bytes).map(|record| (bytes.len(), record)))
                 .map_err(|reason| StoreError::Failed(format!("the journal's entry {index} is unreadable: {reason}")))?;
-            let taken = self.apply_record(record, index, &mut applied)?;
+            let taken = self.apply_record(index, record, &mut applied)?;
             applied.taken.push(taken);
         }
         if let Some(members) = members {
@@ -143,8 +134,8 @@ impl Shard {
 
     fn apply_record(
         &mut self,
-        (len, record): (usize, Record),
         index: u64,
+        (len, record): (usize, Record),
         applied: &mut AppliedEntry,
     ) -> Result<bool, StoreError> {
         match record {
@@ -170,7 +161,7 @@ impl Shard {
                     return Ok(false);
                 };
                 self.change_timers(&decided, fired.as_deref(), applied);
-                self.take(decided, head, len, applied);
+                self.take(index, decided, head, len, applied);
                 Ok(true)
             }
             Record::Quarantined(quarantined) => self.quarantine(*quarantined, index, len),
@@ -193,7 +184,7 @@ impl Shard {
         self.tail.quarantine.insert(key, row);
     }
 
-    fn take(&mut self, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
+    fn take(&mut self, index: u64, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
         for id in &decided.acknowledges {
             self.acknowledge(id);
         }
@@ -210,7 +201,10 @@ impl Shard {
                 effect: effect.clone(),
                 at_ms: decided.at_ms,
                 trace: decided.trace,
+                born: index,
+                chain: decided.chain.clone(),
             });
+            note_open(&mut self.open_to, &row, true);
             self.outbox.insert(id.clone(), Arc::clone(&row));
             self.tail.effect_came(id.clone(), row);
             applied.effects.push(id);
@@ -269,7 +263,8 @@ impl Shard {
     }
 
     fn acknowledge(&mut self, id: &EffectId) {
-        if self.outbox.remove(id).is_some() {
+        if let Some(row) = self.outbox.remove(id) {
+            note_open(&mut self.open_to, &row, false);
             self.tail.effect_went(id);
             self.digest(id.seq << 8 ^ u64::from(id.place) ^ keys::fnv(id.entity.id.as_bytes()));
         }
@@ -306,51 +301,46 @@ impl Shard {
     }
 
     /// What is needed to bring an entity to life.
-    pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
+    #[cfg(test)]
+    pub(crate) fn load(&self, key: &EntityKey) -> Result<super::LoadedEntity, StoreError> {
+        let mut loaded = self.begin_load(key).finish()?;
+        loaded.timers = self.timers_of(key);
+        Ok(loaded)
+    }
+
+    /// An entity's timers. They are to be taken after the rest was loaded: should there be more than that by then, nothing that
+    /// the entity decides on it is taken.
+    pub(crate) fn timers_of(&self, key: &EntityKey) -> BTreeMap<Arc<str>, Arc<TimerRow>> {
+        (self.timers.of(key))
+            .map(|(name, row)| (Arc::clone(name), Arc::clone(row)))
+            .collect()
+    }
+
+    /// The same in two steps, of which only the first needs the shard.
+    pub(crate) fn begin_load(&self, key: &EntityKey) -> Loading {
         // A tail that has seen the entity's first record has all of it.
         let whole = self
             .tails()
             .filter_map(|tail| tail.entities.get(key))
             .any(|entity| entity.is_new);
-        let row = if whole { None } else { self.row(key)? }.unwrap_or_default();
-        let mut loaded = LoadedEntity {
-            head: row.head,
-            snapshot: row.snapshot.clone(),
-            events: Vec::new(),
-            requests: Vec::new(),
-            timers: (self.timers.of(key))
-                .map(|(name, row)| (Arc::clone(name), Arc::clone(row)))
-                .collect(),
-            poison: self.quarantine.row(key).filter(|row| row.poison.is_some()).cloned(),
-        };
-        if row.snapshot_version < row.head.version {
-            for record in stored_history(&*self.store, key, row.snapshot_seq)? {
-                loaded.events.extend(record.events);
-            }
+        Loading {
+            store: Arc::clone(&self.store),
+            key: key.clone(),
+            tail: self.tail_records(key).cloned().collect(),
+            is_whole: whole,
         }
-        for block in row.first_block..row.next_block {
-            let block_key = keys::requests(key, block);
-            if let Some(bytes) = self.store.get(&block_key)? {
-                loaded
-                    .requests
-                    .extend(keys::decode::<Vec<KeptRequest>>(&block_key, &bytes)?);
-            }
-        }
-        loaded.requests.extend(row.requests);
-        for record in self.tail_records(key).filter(|record| record.seq > row.head.seq) {
-            loaded.events.extend(record.events.iter().cloned());
-            loaded.requests.push(KeptRequest {
-                hash: keys::request_hash(&record.request),
-                seq: record.seq,
-                at_ms: record.at_ms,
-            });
-            loaded.head = Head {
-                seq: record.seq,
-                version: loaded.head.version + record.events.len() as u64,
-                activation: record.activation,
-            };
-        }
-        Ok(loaded)
+    }
+
+    /// An open effect, and what goes with it to the entity that it is sent to. `shard` is this shard's number.
+    pub(crate) fn origin_of(&self, shard: u32, row: &OutboxRow) -> Option<Origin> {
+        let open = self.open_to.get(target_of(row)?)?;
+        let (floor, holes) = senders::summary(open.keys().copied(), self.meta.applied.0 + 1);
+        Some(Origin {
+            shard,
+            born: row.born,
+            floor,
+            holes,
+        })
     }
 
     /// One record of an entity, if it is that of this request.
@@ -510,6 +500,28 @@ impl Shard {
     }
 }
 
+/// The entity that an effect goes to, if it is one whose place in the journal is known.
+fn target_of(row: &OutboxRow) -> Option<&EntityKey> {
+    match &row.effect.request {
+        EffectRequest::Command { to, .. } if row.born > 0 => Some(to),
+        _ => None,
+    }
+}
+
+/// Counts an effect among those that are open to its target, or no longer.
+fn note_open(open_to: &mut HashMap<EntityKey, BTreeMap<u64, u32>>, row: &OutboxRow, is_open: bool) {
+    let Some(target) = target_of(row) else { return };
+    let open = open_to.entry(target.clone()).or_default();
+    let count = open.entry(row.born).or_default();
+    *count = if is_open { *count + 1 } else { count.saturating_sub(1) };
+    if *count == 0 {
+        open.remove(&row.born);
+        if open.is_empty() {
+            open_to.remove(target);
+        }
+    }
+}
+
 /// An entity's row in the store.
 pub(super) fn read_row(store: &dyn StateStore, key: &EntityKey) -> Result<Option<EntityRow>, StoreError> {
     let row_key = keys::entity(key);
@@ -538,7 +550,7 @@ pub(crate) fn whole_history(
     Ok(records)
 }
 
-fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
+pub(super) fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
     let prefix = keys::history_of(key);
     // The row that holds `seq` may begin up to a row's length before it.
     let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Decided, Firing, Record, Shard, StoredEffect, TimerKey, checkpoint};
+use super::{Decided, EffectId, Firing, Origin, Record, Shard, StoredEffect, TimerKey, checkpoint, keys::request_hash};
 use crate::{
     entity::{EntityKey, Registry, RequestId, decision::EffectRequest},
     replication::batch,
@@ -36,6 +36,9 @@ fn plain(activation: u64, base: u64, seq: u64) -> Decided {
         acknowledges: Vec::new(),
         fires: None,
         lift: None,
+        fingerprint: 0,
+        chain: None,
+        origin: None,
     }
 }
 
@@ -213,4 +216,139 @@ fn an_entity_is_loaded_with_its_own_timers() {
         name: "a".into(),
     };
     assert_eq!(shard.timers().get(&key).map(|row| (row.seq, row.due_ms)), Some((1, 1)));
+}
+
+/// A record of `entity` without events.
+fn answered(entity: &EntityKey, seq: u64, request: &str, at_ms: u64) -> Decided {
+    Decided {
+        entity: entity.clone(),
+        request: RequestId::new(request).expect("a request id"),
+        at_ms,
+        events: Vec::new(),
+        ..plain(1, 0, seq)
+    }
+}
+
+fn apply(shard: &mut Shard, record: &Record) {
+    assert!(taken(shard, batch::pack([record.encode()].iter())));
+}
+
+fn make_checkpoint(shard: &mut Shard, requests_kept_ms: u64) {
+    let (tail, meta) = shard.freeze();
+    let rows = checkpoint::batch(&**shard.store(), &Registry::new(), &tail, &meta, requests_kept_ms);
+    shard
+        .store()
+        .write(rows.expect("readable"))
+        .expect("memory takes everything");
+    shard.thaw(&meta);
+}
+
+/// Goods that come back are counted by an effect of the return. Its outcome may be long in coming, and then the effect comes again:
+/// after more time and more commands of clients than request ids are kept for, it must still be known.
+#[test]
+fn an_effect_that_comes_again_after_the_horizon_of_requests_is_still_known() {
+    const KEPT_MS: u64 = 1_000;
+    let mut shard = Shard::open(Arc::new(MemoryStore::default())).expect("an empty shard");
+    let stock = EntityKey::new("stock", "tea").expect("a key");
+    let restock = Origin {
+        shard: 5,
+        born: 40,
+        floor: 41,
+        holes: vec![40],
+    };
+    let hash = |request: &str| request_hash(&RequestId::new(request).expect("a request id"));
+    apply(&mut shard, &Record::Decided(answered(&stock, 1, "c-1", 0)));
+    let effect = Decided {
+        origin: Some(restock.clone()),
+        ..answered(&stock, 2, "return/7#3.0", 1)
+    };
+    apply(&mut shard, &Record::Decided(effect));
+    for seq in 3..4_000 {
+        apply(
+            &mut shard,
+            &Record::Decided(answered(&stock, seq, &format!("c-{seq}"), seq * 10)),
+        );
+        if seq % 700 == 0 {
+            make_checkpoint(&mut shard, KEPT_MS);
+        }
+    }
+    make_checkpoint(&mut shard, KEPT_MS);
+    let loaded = shard.load(&stock).expect("loaded");
+    assert!(
+        !loaded.requests.iter().any(|kept| kept.hash == hash("c-1")),
+        "a client's is past its time"
+    );
+    assert!(loaded.requests.len() < 2_000, "{}", loaded.requests.len());
+    assert_eq!(
+        loaded.taken.get(&restock, hash("return/7#3.0")),
+        Some(2),
+        "the effect is open and known"
+    );
+
+    // Its sender is done with it: so says the next effect of that shard. Now it is forgotten, and an echo of it is none to take.
+    let next = Origin {
+        shard: 5,
+        born: 90,
+        floor: 91,
+        holes: vec![90],
+    };
+    let later = Decided {
+        origin: Some(next),
+        ..answered(&stock, 4_000, "return/8#3.0", 50_000)
+    };
+    apply(&mut shard, &Record::Decided(later));
+    for _ in 0..2 {
+        let loaded = shard.load(&stock).expect("loaded");
+        assert_eq!(loaded.taken.get(&restock, hash("return/7#3.0")), None);
+        assert!(loaded.taken.is_settled(&restock));
+        assert_eq!(loaded.taken.len(), 1);
+        if shard.is_dirty() {
+            make_checkpoint(&mut shard, KEPT_MS);
+        }
+    }
+}
+
+/// The sender's side: what is said to be settled is exactly what is no longer in the outbox.
+#[test]
+fn a_shard_says_of_its_effects_to_an_entity_which_are_open() {
+    let mut shard = Shard::open(Arc::new(MemoryStore::default())).expect("an empty shard");
+    let (order, stock) = (
+        EntityKey::new("order", "1").expect("a key"),
+        EntityKey::new("stock", "tea").expect("a key"),
+    );
+    for seq in 1..=3 {
+        let effect = StoredEffect {
+            request: EffectRequest::Command {
+                to: stock.clone(),
+                command: Bytes::new(),
+            },
+            token: None,
+        };
+        let decided = Decided {
+            effects: vec![effect],
+            ..answered(&order, seq, &format!("c-{seq}"), seq)
+        };
+        apply(&mut shard, &Record::Decided(decided));
+    }
+    let id = |seq: u64| EffectId {
+        entity: order.clone(),
+        seq,
+        place: 0,
+    };
+    let origin = |shard: &Shard, seq: u64| {
+        let row = shard.outbox()[&id(seq)].clone();
+        shard.origin_of(9, &row).expect("it goes to an entity")
+    };
+    let said = origin(&shard, 2);
+    assert_eq!(
+        (said.shard, said.born, said.floor, said.holes),
+        (9, 2, 4, vec![1, 2, 3])
+    );
+    apply(&mut shard, &Record::Acknowledged(vec![id(1)]));
+    let said = origin(&shard, 3);
+    assert_eq!((said.born, said.floor, said.holes), (3, 5, vec![2, 3]));
+    // The same after a restart from the checkpoint.
+    make_checkpoint(&mut shard, 1_000);
+    let shard = Shard::open(Arc::clone(shard.store())).expect("the same shard");
+    assert_eq!(origin(&shard, 3).holes, [2, 3]);
 }

@@ -2,18 +2,25 @@
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
 //! says), [`flusher`] (the thread that writes and syncs), [`slots`] (which shards this node holds), [`replica`] (one shard on
-//! this node: state, leadership, watchers), [`supervisor`] (the parent of a shard's activations), [`restart`] (what becomes of
-//! entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers), [`checkpointer`] (the
-//! thread that moves tails into the state store), [`snapshot`] (how a replica that needs more than the log gets it).
+//! this node: state, leadership, watchers), [`population`] (its live entities), [`residents`] and [`sketch`] (which of them
+//! stay), [`shares`] (how shards share a node's room), [`live`] (what they share else), [`supervisor`] (the parent of a shard's
+//! activations), [`restart`] (what becomes of entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`]
+//! (fire timers), [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs
+//! more than the log gets it).
 
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
+pub(crate) mod live;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+mod population;
 pub(crate) mod replica;
+mod residents;
 pub(crate) mod restart;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
+pub(crate) mod shares;
+mod sketch;
 pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;

@@ -22,9 +22,9 @@ use super::{mailbox::Event, replica::Replica, restart::Poison};
 use crate::{
     codec,
     engine::Engine,
-    entity::{Outcome, RequestId, decision::EffectRequest},
+    entity::{Outcome, RequestId, decision::EffectRequest, envelope::Envelope},
     error::Error,
-    journal::{EffectId, OutboxRow, Record, quarantine::Stage},
+    journal::{Chain, EffectId, Origin, OutboxRow, Record, quarantine::Stage},
     service::{CallError, ServiceCall},
     supervision::{Guard, contain},
 };
@@ -107,10 +107,10 @@ pub(crate) async fn run(
                 // The bulkhead is the limit of those, whatever else is under way.
                 Rested::Admitted(id, place) => {
                     let attempt = attempts.get(&id).copied().unwrap_or_default();
-                    match (replica.state().outbox().get(&id).cloned(), engine.upgrade()) {
-                        (Some(row), Some(engine)) => {
+                    match (replica.open_effect(&id), engine.upgrade()) {
+                        (Some(open), Some(engine)) => {
                             let replica = Arc::clone(&replica);
-                            carrying.spawn(contained(engine, replica, term, id, row, attempt, Some(place)));
+                            carrying.spawn(contained(engine, replica, term, id, open, attempt, Some(place)));
                         }
                         _ => drop(attempts.remove(&id)),
                     }
@@ -118,10 +118,10 @@ pub(crate) async fn run(
             },
             next = queue.recv(), if carrying.len() < limit => {
                 let Some(id) = next else { return };
-                let row = replica.state().outbox().get(&id).cloned();
+                let open = replica.open_effect(&id);
                 let attempt = attempts.get(&id).copied().unwrap_or_default();
-                match (row, engine.upgrade()) {
-                    (Some(row), Some(engine)) => {
+                match (open, engine.upgrade()) {
+                    (Some((row, origin)), Some(engine)) => {
                         let guard = guard_of(&engine, &row);
                         let place = guard.as_ref().and_then(Guard::try_place);
                         if let (Some(guard), None) = (guard, &place) {
@@ -131,7 +131,7 @@ pub(crate) async fn run(
                             });
                         } else {
                             let replica = Arc::clone(&replica);
-                            carrying.spawn(contained(engine, replica, term, id, row, attempt, place));
+                            carrying.spawn(contained(engine, replica, term, id, (row, origin), attempt, place));
                         }
                     }
                     _ => drop(attempts.remove(&id)),
@@ -155,11 +155,11 @@ async fn contained(
     replica: Arc<Replica>,
     term: u64,
     id: EffectId,
-    row: Arc<OutboxRow>,
+    open: (Arc<OutboxRow>, Option<Origin>),
     attempt: u32,
     place: Option<OwnedSemaphorePermit>,
 ) -> Attempt {
-    let carried = carry(engine, replica, term, id.clone(), row, attempt, place);
+    let carried = carry(engine, replica, term, id.clone(), open, attempt, place);
     AssertUnwindSafe(carried).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(effect = %id, "carrying out an effect panicked; it is tried again");
         Attempt::Later(id, BACKOFF_MAX, "carrying it out panicked".to_owned())
@@ -193,7 +193,7 @@ async fn carry(
     replica: Arc<Replica>,
     term: u64,
     id: EffectId,
-    row: Arc<OutboxRow>,
+    (row, origin): (Arc<OutboxRow>, Option<Origin>),
     attempt: u32,
     place: Option<OwnedSemaphorePermit>,
 ) -> Attempt {
@@ -202,7 +202,7 @@ async fn carry(
         let reason = "the entity that waits for the outcome is quarantined".to_owned();
         return Attempt::Later(id, jittered(BACKOFF_MAX), reason);
     }
-    let once = once(&engine, &id, &row, attempt).await;
+    let once = once(&engine, &id, &row, origin, attempt).await;
     // Handing the outcome to the entity needs no place any more.
     drop(place);
     let outcome = match once {
@@ -221,26 +221,28 @@ async fn carry(
         return Attempt::Later(id, BACKOFF_MAX, "this build does not know the kind".to_owned());
     };
     let request = RequestId::new(&format!("{id}!")).expect("an effect's id is far below the limit");
+    // An outcome comes back to where it was asked for: no deeper.
+    let envelope = Envelope {
+        chain: row.chain.clone().map(Arc::new),
+        ..Envelope::new(request, row.trace)
+    };
     let resumed = contain::run(Stage::Resume, || kind.resume(token, outcome.clone()));
     let command = match resumed {
         Ok(command) => command,
         Err(fault) => {
             let poison = Poison {
                 seq: replica.state().head(&id.entity).map_or(0, |head| head.seq) + 1,
-                request,
+                envelope,
                 command: codec::encode(&outcome),
                 acknowledges: Some(id.clone()),
                 fires: None,
-                trace: row.trace,
             };
             let reason = fault.reason.clone();
             let after_ms = replica.failed(&id.entity, term, fault, Some(poison));
             return Attempt::Later(id, Duration::from_millis(after_ms).max(BACKOFF_FIRST), reason);
         }
     };
-    let delivered = replica
-        .command(&id.entity, command, request, row.trace, Some(id.clone()))
-        .await;
+    let delivered = replica.command(&id.entity, command, envelope, Some(id.clone())).await;
     match delivered {
         Ok(_) => Attempt::Settled(id),
         Err(reason) => {
@@ -257,20 +259,27 @@ async fn once(
     engine: &Arc<Engine>,
     id: &EffectId,
     row: &OutboxRow,
+    origin: Option<Origin>,
     attempt: u32,
 ) -> Result<Outcome, (Option<Duration>, String)> {
     match &row.effect.request {
         EffectRequest::Command { to, command } => {
+            let chain = Chain::after(row.chain.as_ref(), &id.entity);
+            if chain.depth > engine.limits().effect_depth_max {
+                return Ok(Outcome::Failed(engine.end_chain(&chain, to)));
+            }
             let request = RequestId::new(&id.to_string()).expect("an effect's id is far below the limit");
             let span = engine
                 .spans()
                 .begin("effect", &row.trace)
                 .with("effect", || id.to_string());
             let trace = span.context(&row.trace);
-            match engine
-                .ask_effect(to, command.clone(), &request, trace, ATTEMPT_MAX)
-                .await
-            {
+            let envelope = Envelope {
+                chain: Some(Arc::new(chain)),
+                origin: origin.map(Arc::new),
+                ..Envelope::new(request, trace)
+            };
+            match engine.ask_effect(to, command.clone(), envelope, ATTEMPT_MAX).await {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
                 Err(error @ (Error::Invalid { .. } | Error::Skipped { .. })) => Ok(Outcome::Failed(error.to_string())),

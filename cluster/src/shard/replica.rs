@@ -15,13 +15,16 @@ use ractor::{ActorId, ActorRef, ActorRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    live::LiveEntities,
     mailbox::{Event, Mailbox},
     outbox,
+    population::Population,
     restart::Watched,
     supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
     timers,
 };
 use crate::{
+    admission::Limit,
     clock::Clock,
     config::{Limits, NodeId},
     engine::Engine,
@@ -31,9 +34,12 @@ use crate::{
             Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered,
             FireMessage, Gate, ReadState, Undelivered,
         },
+        envelope::Envelope,
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Shard, quarantine::Stage, shard::whole_history},
+    journal::{
+        Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Shard, quarantine::Stage, shard::whole_history,
+    },
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
@@ -46,6 +52,11 @@ use crate::{
 
 /// A shard takes no more commands once its tail is so many times as large as what makes a checkpoint due.
 const TAIL_OVER_LIMIT_MAX: usize = 8;
+/// In front of an entity whose mailbox is full of clients' commands there is still room for effects, and more for outcomes: they
+/// end what is under way. In quarters of `mailbox_len_max`.
+pub(super) const MAILBOX_QUARTERS: usize = 4;
+const MAILBOX_QUARTERS_EFFECTS: usize = 5;
+const MAILBOX_QUARTERS_OUTCOMES: usize = 6;
 
 /// Who leads a shard, as far as this node knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +74,7 @@ pub(crate) struct Surroundings {
     pub(crate) db: Arc<StateDb>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spans: Spans,
+    pub(crate) live: Arc<LiveEntities>,
 }
 
 /// One shard on this node.
@@ -75,6 +87,10 @@ pub(crate) struct Replica {
     tail_bytes: AtomicUsize,
     /// The number of timers, as of the last applied entry that changed it.
     timers: AtomicUsize,
+    /// Open effects, as of the last applied entry.
+    outbox_len: AtomicUsize,
+    /// Live entities that it has room for.
+    room: AtomicUsize,
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
@@ -112,8 +128,7 @@ impl Drop for Watch<'_> {
 pub(super) struct Leadership {
     pub(super) term: u64,
     supervisor: ActorRef<SupervisorMessage>,
-    pub(super) activations: HashMap<EntityKey, ActivationHandle>,
-    pub(super) by_actor: HashMap<ActorId, EntityKey>,
+    pub(super) population: Population,
     /// Entities that have failed in this term.
     pub(super) failures: Failures,
     /// Effects that have been tried in vain: how often, and why.
@@ -129,11 +144,14 @@ impl Replica {
         let timers = AtomicUsize::new(state.timers().len());
         Self {
             shard,
-            surroundings,
             timers,
             engine: OnceLock::new(),
+            outbox_len: AtomicUsize::new(state.outbox().len()),
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
+            // Until the node has divided its room anew.
+            room: AtomicUsize::new(surroundings.live.max),
+            surroundings,
             leadership: Mutex::new(None),
             watchers: Mutex::default(),
             route,
@@ -155,6 +173,14 @@ impl Replica {
 
     pub(crate) fn spans(&self) -> &Spans {
         &self.surroundings.spans
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.surroundings.limits
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.surroundings.clock.now_ms()
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -190,6 +216,7 @@ impl Replica {
             if !applied.timers.is_empty() {
                 self.timers.store(state.timers().len(), Ordering::Relaxed);
             }
+            self.outbox_len.store(state.outbox().len(), Ordering::Relaxed);
             applied
         };
         if !applied.changed.is_empty() {
@@ -219,6 +246,7 @@ impl Replica {
         let store = self.surroundings.db.shard(self.shard, generation)?;
         let shard = Shard::open(store)?;
         self.timers.store(shard.timers().len(), Ordering::Relaxed);
+        self.outbox_len.store(shard.outbox().len(), Ordering::Relaxed);
         *self.state.lock() = shard;
         Ok(())
     }
@@ -270,8 +298,7 @@ impl Replica {
         Leadership {
             term,
             supervisor,
-            activations: HashMap::new(),
-            by_actor: HashMap::new(),
+            population: Population::new(self.room.load(Ordering::Relaxed), self.surroundings.live.max),
             failures: Failures::default(),
             waiting_effects: HashMap::new(),
             effects,
@@ -288,23 +315,33 @@ impl Replica {
         self: &Arc<Self>,
         key: &EntityKey,
         command: Bytes,
-        request: RequestId,
-        trace: crate::trace::TraceContext,
+        envelope: Envelope,
         acknowledges: Option<EffectId>,
     ) -> Delivered {
-        // Outcomes are let in all the same: they end what is under way.
+        // Outcomes are let in all the same, and effects while there is memory: they end what is under way.
+        let is_effect = envelope.origin.is_some();
         if acknowledges.is_none() && self.is_behind() {
-            return Err(Undelivered::Overloaded);
+            return Err(Undelivered::Overloaded(Limit::Tail));
         }
+        if acknowledges.is_none()
+            && !is_effect
+            && self.outbox_len.load(Ordering::Relaxed) >= self.limits().outbox_len_max
+        {
+            return Err(Undelivered::Overloaded(Limit::Outbox));
+        }
+        let quarters = match (&acknowledges, is_effect) {
+            (Some(_), _) => MAILBOX_QUARTERS_OUTCOMES,
+            (None, true) => MAILBOX_QUARTERS_EFFECTS,
+            (None, false) => MAILBOX_QUARTERS,
+        };
         let (reply, answer) = oneshot::channel();
         let message = CommandMessage {
             command,
-            request,
-            trace,
+            envelope,
             acknowledges,
             reply,
         };
-        let pass = self.deliver(key, ActivationMessage::Command(message))?;
+        let pass = self.deliver(key, ActivationMessage::Command(message), quarters)?;
         let watched = pass.map(|pass| Watched::new(self, key, pass));
         // The sender is dropped only with an activation whose leadership has ended.
         let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
@@ -322,11 +359,11 @@ impl Replica {
         trace: crate::trace::TraceContext,
     ) -> Delivered {
         if self.is_behind() {
-            return Err(Undelivered::Overloaded);
+            return Err(Undelivered::Overloaded(Limit::Tail));
         }
         let (reply, answer) = oneshot::channel();
         let message = FireMessage { firing, trace, reply };
-        let pass = self.deliver(key, ActivationMessage::Fire(message))?;
+        let pass = self.deliver(key, ActivationMessage::Fire(message), MAILBOX_QUARTERS_EFFECTS)?;
         let watched = pass.map(|pass| Watched::new(self, key, pass));
         let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
         if let (Some(watched), Ok(_)) = (watched, &delivered) {
@@ -344,25 +381,25 @@ impl Replica {
     /// The state of an entity, as it is at some time after the call; waits for what it rests on to be committed.
     pub(crate) async fn read(self: &Arc<Self>, key: &EntityKey) -> Result<ReadState, Undelivered> {
         self.confirm().await?;
-        let is_live = self
-            .leadership
-            .lock()
-            .as_ref()
-            .is_some_and(|leadership| leadership.activations.contains_key(key));
-        if !is_live {
-            let loaded = self.load(key).map_err(|error| Undelivered::Failed(error.to_string()))?;
-            if loaded.head.seq == 0 {
-                let live = self
-                    .revive(key, &loaded)
-                    .map_err(|fault| Undelivered::Failed(fault.reason))?;
-                return Ok(ReadState {
-                    head: loaded.head,
-                    state: live.snapshot(),
-                });
-            }
+        let is_wanted = match self.leadership.lock().as_mut() {
+            Some(leadership) => leadership.population.contains(key) || leadership.population.is_wanted(key),
+            None => return Err(Undelivered::NotLeader),
+        };
+        if !is_wanted {
+            // Everything that anyone was told of is applied here. A look at a cold entity does not make it a hot one.
+            let (loaded, live) = Arc::clone(self)
+                .recover(key.clone())
+                .await
+                .map_err(Undelivered::Failed)?;
+            let live = live.map_err(|fault| Undelivered::Failed(fault.reason))?;
+            self.surroundings.live.read_cold.fetch_add(1, Ordering::Relaxed);
+            return Ok(ReadState {
+                head: loaded.head,
+                state: live.snapshot(),
+            });
         }
         let (reader, answer) = oneshot::channel();
-        self.deliver(key, ActivationMessage::Read(reader))?;
+        self.deliver(key, ActivationMessage::Read(reader), MAILBOX_QUARTERS)?;
         answer.await.unwrap_or(Err(Undelivered::NotLeader))
     }
 
@@ -390,12 +427,16 @@ impl Replica {
         }
     }
 
-    /// Hands a message to its entity's activation. Where the entity has failed before, it says how the message was let in.
+    /// Sends to an entity, unless so many quarters of the mailbox's limit wait for it already. Where the entity has failed
+    /// before, it says how the message was let in.
     pub(super) fn deliver(
         self: &Arc<Self>,
         key: &EntityKey,
         message: ActivationMessage,
+        quarters: usize,
     ) -> Result<Option<Pass>, Undelivered> {
+        let Surroundings { limits, registry, .. } = &self.surroundings;
+        let max = limits.mailbox_len_max.min(registry.policy(&key.kind).in_flight_max) * quarters / MAILBOX_QUARTERS;
         let mut guard = self.leadership.lock();
         let leadership = guard.as_mut().ok_or(Undelivered::NotLeader)?;
         let now_ms = self.surroundings.clock.now_ms();
@@ -405,53 +446,49 @@ impl Replica {
             ActivationMessage::Read(_) => leadership.failures.admit_read(key, now_ms).map(|()| None)?,
             ActivationMessage::Release(_) => None,
         };
-        let handle = match leadership.activations.get_mut(key) {
-            Some(handle) => handle,
-            None => self.activate(leadership, key),
-        };
-        handle.last_used_ms = now_ms;
-        if handle.waiting.fetch_add(1, Ordering::Relaxed) >= handle.waiting_max {
-            handle.waiting.fetch_sub(1, Ordering::Relaxed);
-            release(&mut leadership.failures, key, pass);
-            return Err(Undelivered::Overloaded);
+        if let Some(handle) = leadership.population.touch(key, now_ms) {
+            let refused = if !handle.gate.enter(max.max(1)) {
+                Some(Undelivered::Overloaded(Limit::Mailbox))
+            } else if handle.actor.send_message(message).is_err() {
+                // It has just ended; the caller comes again and finds a new one.
+                leadership.population.remove(key);
+                Some(Undelivered::NotLeader)
+            } else {
+                None
+            };
+            return match refused {
+                None => Ok(pass),
+                Some(refused) => {
+                    release(&mut leadership.failures, key, pass);
+                    Err(refused)
+                }
+            };
         }
+        let handle = self.activate(leadership, key);
+        // One that has something to do is not the one that leaves to make room for it.
+        handle.gate.enter(usize::MAX);
         if handle.actor.send_message(message).is_err() {
-            // It has just ended; the caller comes again and finds a new one.
-            let id = handle.actor.get_id();
-            leadership.activations.remove(key);
-            leadership.by_actor.remove(&id);
             release(&mut leadership.failures, key, pass);
             return Err(Undelivered::NotLeader);
         }
+        leadership.population.insert(key, handle, now_ms);
+        leadership.population.make_room(&self.surroundings.live);
         Ok(pass)
     }
 
-    fn activate<'a>(self: &Arc<Self>, leadership: &'a mut Leadership, key: &EntityKey) -> &'a mut ActivationHandle {
-        let waiting = Arc::new(AtomicUsize::new(0));
+    fn activate(self: &Arc<Self>, leadership: &Leadership, key: &EntityKey) -> ActivationHandle {
+        self.surroundings.live.activated.fetch_add(1, Ordering::Relaxed);
         let gate = Arc::new(Gate::default());
         let arguments = ActivationArguments {
             key: key.clone(),
             replica: Arc::clone(self),
             term: leadership.term,
-            waiting: Arc::clone(&waiting),
             gate: Arc::clone(&gate),
-            clock: Arc::clone(&self.surroundings.clock),
         };
         let supervisor = leadership.supervisor.get_cell();
         let (actor, _) = ActorRuntime::spawn_linked_instant(None, Activation, arguments, supervisor)
             .expect("actors without a name can always be spawned");
-        leadership.by_actor.insert(actor.get_id(), key.clone());
-        leadership.activations.entry(key.clone()).or_insert(ActivationHandle {
-            actor,
-            waiting,
-            gate,
-            waiting_max: self
-                .surroundings
-                .limits
-                .mailbox_len_max
-                .min(self.surroundings.registry.policy(&key.kind).in_flight_max),
-            last_used_ms: 0,
-        })
+        ActivationHandle { actor, gate }
     }
 
     // What activations and their supervisor do.
@@ -461,14 +498,47 @@ impl Replica {
         self.timers.load(Ordering::Relaxed) >= self.surroundings.limits.timers_per_shard_max
     }
 
-    /// The wall clock, in milliseconds since 1970.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.surroundings.clock.now_ms()
+    /// An entity as it is in the journal: its live form and what it was made from. So many at once as the node allows, and
+    /// never on a thread that others wait for.
+    pub(crate) async fn recover(
+        self: Arc<Self>,
+        key: EntityKey,
+    ) -> Result<(LoadedEntity, Result<Box<dyn Live>, Fault>), String> {
+        let (replica, id) = (Arc::clone(&self), key.clone());
+        let _permit = self.surroundings.live.begin_recovery().await;
+        let loading = replica.state().begin_load(&key);
+        let is_in_memory = loading.is_in_memory();
+        let finish = move || {
+            let loaded = loading.finish().map_err(|error| error.to_string())?;
+            let live = replica.revive(&key, &loaded);
+            Ok((loaded, live))
+        };
+        let finished = if is_in_memory {
+            finish()
+        } else {
+            let reading = tokio::task::spawn_blocking(finish).await;
+            reading.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
+        };
+        finished.map(|(mut loaded, live)| {
+            let state = self.state.lock();
+            loaded.timers = state.timers_of(&id);
+            loaded.poison = state.quarantined().row(&id).filter(|row| row.poison.is_some()).cloned();
+            (loaded, live)
+        })
+    }
+
+    /// An open effect, and what goes with it to the entity that it is sent to.
+    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
+        let state = self.state.lock();
+        let row = Arc::clone(state.outbox().get(id)?);
+        let origin = state.origin_of(self.shard, &row);
+        Some((row, origin))
     }
 
     /// What is needed to bring an entity to life.
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
-        self.state.lock().load(key)
+        let loading = self.state.lock().begin_load(key);
+        loading.finish()
     }
 
     /// The live form of a loaded entity; or why its code cannot make one.
@@ -502,35 +572,36 @@ impl Replica {
 
     /// Sends away activations that nothing has reached for a while.
     pub(crate) fn passivate_idle(&self, idle: Duration) {
-        let before_ms = self.surroundings.clock.now_ms().saturating_sub(idle.as_millis() as u64);
-        let mut guard = self.leadership.lock();
-        let Some(leadership) = guard.as_mut() else { return };
-        let by_actor = &mut leadership.by_actor;
-        leadership.activations.retain(|_, handle| {
-            let is_idle = handle.last_used_ms < before_ms
-                && handle.waiting.load(Ordering::Relaxed) == 0
-                && handle.gate.is_empty();
-            if is_idle {
-                by_actor.remove(&handle.actor.get_id());
-                handle.actor.stop(Some("idle".to_owned()));
+        loop {
+            let now_ms = self.surroundings.clock.now_ms();
+            let before_ms = now_ms.saturating_sub(idle.as_millis() as u64);
+            let mut guard = self.leadership.lock();
+            let Some(leadership) = guard.as_mut() else { return };
+            if !leadership.population.sweep(before_ms, now_ms, &self.surroundings.live) {
+                return;
             }
-            !is_idle
-        });
+        }
+    }
+
+    /// How many entities this shard would have live if it could; none while another node leads it.
+    pub(crate) fn room_wanted(&self) -> Option<usize> {
+        self.leadership
+            .lock()
+            .as_mut()
+            .map(|leadership| leadership.population.wanted())
+    }
+
+    /// Has room for so many live entities from now on.
+    pub(crate) fn set_room(&self, room: usize) {
+        self.room.store(room, Ordering::Relaxed);
+        if let Some(leadership) = self.leadership.lock().as_mut() {
+            leadership.population.set_room(room, &self.surroundings.live);
+        }
     }
 
     /// An activation has ended; says which, if it was not sent away.
     pub(crate) fn forget_activation(&self, actor: ActorId) -> Option<EntityKey> {
-        let mut guard = self.leadership.lock();
-        let leadership = guard.as_mut()?;
-        let key = leadership.by_actor.remove(&actor)?;
-        if leadership
-            .activations
-            .get(&key)
-            .is_some_and(|handle| handle.actor.get_id() == actor)
-        {
-            leadership.activations.remove(&key);
-        }
-        Some(key)
+        self.leadership.lock().as_mut()?.population.ended(actor)
     }
 
     /// The number of live entities.
@@ -538,7 +609,7 @@ impl Replica {
         self.leadership
             .lock()
             .as_ref()
-            .map_or(0, |leadership| leadership.activations.len())
+            .map_or(0, |leadership| leadership.population.len())
     }
 }
 

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{mailbox::Event, replica::Replica};
+use super::{
+    mailbox::Event,
+    replica::{MAILBOX_QUARTERS, Replica},
+};
 use crate::{
     entity::{
         EntityKey, RequestId,
         activation::{ActivationMessage, Undelivered},
+        envelope::Envelope,
         release::{Release, ReleaseMessage, Released},
     },
     journal::{
@@ -28,12 +32,11 @@ use crate::{
 /// The command that an entity failed at.
 pub(crate) struct Poison {
     pub(crate) seq: u64,
-    pub(crate) request: RequestId,
+    pub(crate) envelope: Envelope,
     pub(crate) command: Bytes,
     pub(crate) acknowledges: Option<EffectId>,
     /// The firing of a timer that the command was.
     pub(crate) fires: Option<Firing>,
-    pub(crate) trace: TraceContext,
 }
 
 /// A command of an entity that has failed before, on its way; should nobody hear its end, it counts as nothing.
@@ -87,10 +90,8 @@ impl Replica {
             let Some(leadership) = leadership.as_mut().filter(|leadership| leadership.term == term) else {
                 return 0;
             };
-            if fault.stage != Stage::Resume
-                && let Some(ended) = leadership.activations.remove(key)
-            {
-                leadership.by_actor.remove(&ended.actor.get_id());
+            if fault.stage != Stage::Resume {
+                leadership.population.remove(key);
             }
             let failure = Failure {
                 key,
@@ -103,7 +104,7 @@ impl Replica {
         };
         let request = poison
             .as_ref()
-            .map(|poison| poison.request.to_string())
+            .map(|poison| poison.envelope.request.to_string())
             .unwrap_or_default();
         tracing::warn!(
             entity = %key, request, stage = fault.stage.as_str(), place = %fault.place, reason = %fault.reason,
@@ -116,11 +117,19 @@ impl Replica {
                 let key = key.clone();
                 // Naming the frames of a backtrace takes milliseconds, which nobody else should wait for.
                 tokio::task::spawn_blocking(move || {
+                    let Envelope {
+                        request,
+                        trace,
+                        fingerprint,
+                        chain,
+                        origin,
+                        ..
+                    } = poison.envelope;
                     let record = Quarantined {
                         backtrace: fault.frames(),
                         entity: key,
                         seq: poison.seq,
-                        request: poison.request,
+                        request,
                         command: poison.command,
                         acknowledges: poison.acknowledges,
                         stage: fault.stage,
@@ -129,9 +138,12 @@ impl Replica {
                         count,
                         since_ms,
                         at_ms: now_ms,
-                        trace: poison.trace,
+                        trace,
                         retry: None,
                         fires: poison.fires,
+                        fingerprint,
+                        chain: chain.as_deref().cloned(),
+                        origin: origin.as_deref().cloned(),
                     };
                     replica.quarantine(term, record);
                 });
@@ -163,9 +175,8 @@ impl Replica {
                 leadership.failures.quarantine_ended(&key, fate.is_ok());
                 // One that a reader has brought back meanwhile does not know of it.
                 if fate.is_ok()
-                    && let Some(unaware) = leadership.activations.remove(&key)
+                    && let Some(unaware) = leadership.population.remove(&key)
                 {
-                    leadership.by_actor.remove(&unaware.actor.get_id());
                     // It may have ended already.
                     let _ = unaware.actor.drain();
                 }
@@ -183,7 +194,7 @@ impl Replica {
     ) -> Result<Released, Undelivered> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let message = ReleaseMessage { how, by, trace, reply };
-        self.deliver(key, ActivationMessage::Release(message))?;
+        self.deliver(key, ActivationMessage::Release(message), MAILBOX_QUARTERS)?;
         answer.await.unwrap_or(Err(Undelivered::Unknown))
     }
 

@@ -199,6 +199,9 @@ impl World {
             lift: None,
             acknowledges: Vec::new(),
             fires,
+            fingerprint: 0,
+            chain: None,
+            origin: None,
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {

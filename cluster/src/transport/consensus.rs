@@ -173,7 +173,10 @@ fn size(message: &pb::GroupMessage) -> usize {
 pub(crate) async fn receive(mut stream: tonic::Streaming<pb::ConsensusFrame>, mailbox: &Mailbox) {
     while let Some(Ok(frame)) = stream.next().await {
         if !frame.messages.is_empty() {
-            mailbox.input(Input::Messages(frame.messages));
+            let bytes = frame.encoded_len();
+            // Meanwhile nothing is read, and HTTP/2 flow control holds the peer back.
+            mailbox.room_for_peers().await;
+            mailbox.peer_sent(frame.messages, bytes);
         }
     }
 }

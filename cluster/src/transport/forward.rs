@@ -1,7 +1,7 @@
 //! Commands and reads on their way to a leader: one bidirectional stream to each peer, many calls in one frame.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,6 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use parking_lot::Mutex;
+use prost::Message;
 use proto::cluster::v1::{self as pb, peer_client::PeerClient};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -20,11 +21,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::outcome::Forwarded;
+use super::{
+    frames::{FRAME_LEN_MAX, Waiting, next_frame},
+    outcome::Forwarded,
+};
 use crate::{codec, config::NodeId};
 
-/// Calls in one frame.
-pub(super) const FRAME_LEN_MAX: usize = 256;
+/// Bytes of calls that may wait for a peer.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Frames handed to the connection and not yet sent.
 const FRAMES_MAX: usize = 8;
 /// Time between two attempts to connect.
@@ -33,6 +37,7 @@ const RECONNECT_INTERVAL: Duration = Duration::from_millis(50);
 /// The forwarding stream to one peer.
 pub(crate) struct ForwardLink {
     calls: mpsc::Sender<pb::ForwardRequest>,
+    waiting: Waiting,
     pending: Mutex<HashMap<u64, oneshot::Sender<Forwarded>>>,
     next: AtomicU64,
     is_up: AtomicBool,
@@ -65,6 +70,7 @@ impl ForwardLink {
         let (calls, queue) = mpsc::channel(calls_max);
         let link = Arc::new(Self {
             calls,
+            waiting: Waiting::new(WAITING_BYTES_MAX),
             pending: Mutex::default(),
             next: AtomicU64::new(1),
             is_up: AtomicBool::new(false),
@@ -90,6 +96,9 @@ impl ForwardLink {
     pub(crate) fn call(&self, mut request: pb::ForwardRequest) -> Option<Call<'_>> {
         let correlation = self.next.fetch_add(1, Ordering::Relaxed);
         request.correlation = correlation;
+        if !self.waiting.enter(&request, request.is_effect) {
+            return None;
+        }
         let (sender, answer) = oneshot::channel();
         self.pending.lock().insert(correlation, sender);
         let call = Call {
@@ -97,7 +106,13 @@ impl ForwardLink {
             correlation,
             answer,
         };
-        self.calls.try_send(request).ok().map(|()| call)
+        match self.calls.try_send(request) {
+            Ok(()) => Some(call),
+            Err(refused) => {
+                self.waiting.leave(&refused.into_inner());
+                None
+            }
+        }
     }
 
     async fn keep_connected(
@@ -115,14 +130,16 @@ impl ForwardLink {
                     self.is_up.store(true, Ordering::Relaxed);
                     tokio::select! {
                         () = self.read(replies.into_inner()) => {}
-                        () = write(&mut queue, frames) => {}
+                        () = self.write(&mut queue, frames) => {}
                     }
                 }
                 Err(status) => tracing::debug!(peer, reason = status.message(), "no forwarding stream"),
             }
             self.is_up.store(false, Ordering::Relaxed);
             // Whoever waits is told that the outcome is unknown, and asks again.
-            while queue.try_recv().is_ok() {}
+            while let Ok(request) = queue.try_recv() {
+                self.waiting.leave(&request);
+            }
             self.pending.lock().clear();
             sleep(RECONNECT_INTERVAL).await;
         }
@@ -139,16 +156,21 @@ impl ForwardLink {
             }
         }
     }
-}
 
-async fn write(queue: &mut mpsc::Receiver<pb::ForwardRequest>, frames: mpsc::Sender<pb::ForwardFrame>) {
-    let mut requests = Vec::new();
-    while queue.recv_many(&mut requests, FRAME_LEN_MAX).await > 0 {
-        let frame = pb::ForwardFrame {
-            requests: std::mem::take(&mut requests),
-        };
-        if frames.send(frame).await.is_err() {
-            return;
+    async fn write(&self, queue: &mut mpsc::Receiver<pb::ForwardRequest>, frames: mpsc::Sender<pb::ForwardFrame>) {
+        let mut taken = Vec::new();
+        while queue.recv_many(&mut taken, FRAME_LEN_MAX).await > 0 {
+            // Counted out as it is taken: should the stream break, what was taken is gone.
+            for request in &taken {
+                self.waiting.leave(request);
+            }
+            let mut waiting = VecDeque::from(std::mem::take(&mut taken));
+            while !waiting.is_empty() {
+                let requests = next_frame(&mut waiting, Message::encoded_len);
+                if frames.send(pb::ForwardFrame { requests }).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ impl Links {
     pub(crate) fn new(config: &Config, mailbox: &Arc<Mailbox>) -> Self {
         Self {
             node: config.node,
-            calls_max: config.limits.in_flight_max,
+            calls_max: calls_max(config),
             mailbox: Arc::clone(mailbox),
             peers: RwLock::default(),
         }
@@ -121,6 +121,11 @@ impl Links {
             peer.close();
         }
     }
+}
+
+/// Calls that may wait for one peer: all that clients can have under way here, those that wait for a change, and room for effects.
+fn calls_max(config: &Config) -> usize {
+    config.limits.in_flight_max * 2 + config.limits.effects_in_flight_max
 }
 
 /// A client that connects when it is first used, and again after each break.

@@ -2,10 +2,11 @@
 //!
 //! For each pair of nodes two connections: one for consensus, one for everything else, so that a heartbeat never waits
 //! behind data. Reading order: [`links`] (the connections to all peers), [`consensus`] (Raft messages), [`forward`] (commands
-//! and reads on their way to a leader), [`outcome`] (their answers on the wire), [`server`] (the other end of all of it).
+//! and reads on their way to a leader), [`frames`] (how they are packed and bounded), [`outcome`] (their answers on the wire), [`server`] (the other end of all of it).
 
 pub(crate) mod consensus;
 pub(crate) mod forward;
+mod frames;
 pub(crate) mod links;
 pub(crate) mod outcome;
 pub(crate) mod server;

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    admission::Overload,
     config::NodeId,
-    entity::{EntityKey, activation::Undelivered, decision::EffectRequest, release::Released},
+    entity::{EntityKey, decision::EffectRequest, release::Released},
     journal::{EffectId, OutboxRow, Reply, quarantine::QuarantineRow},
 };
 
@@ -20,8 +21,8 @@ pub(crate) enum Forwarded {
     NotLeader(Option<NodeId>),
     /// Perhaps done.
     Unknown,
-    /// Too much waits here.
-    Overloaded,
+    /// A limit was reached: which, and when to come again.
+    Overloaded { limit: String, retry_ms: u64 },
     /// The entity's own code failed.
     Failed(String),
     /// The call is wrong.
@@ -101,15 +102,10 @@ pub(crate) struct EventView {
 }
 
 impl Forwarded {
-    pub(crate) fn undelivered(reason: Undelivered, leader: Option<NodeId>) -> Self {
-        match reason {
-            Undelivered::NotLeader => Self::NotLeader(leader),
-            Undelivered::Unknown => Self::Unknown,
-            Undelivered::Overloaded => Self::Overloaded,
-            Undelivered::Failed(reason) => Self::Failed(reason),
-            Undelivered::Restarting { after_ms, reason } => Self::Restarting { after_ms, reason },
-            Undelivered::Quarantined(reason) => Self::Quarantined(reason),
-            Undelivered::Skipped(reason) => Self::Skipped(reason),
+    pub(crate) fn overloaded(overload: Overload) -> Self {
+        Self::Overloaded {
+            limit: overload.limit.to_string(),
+            retry_ms: u64::try_from(overload.retry_after.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

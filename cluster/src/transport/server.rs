@@ -1,14 +1,20 @@
 //! The other end: what a node does for its peers.
 
-use std::{pin::Pin, sync::Weak, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Weak, time::Duration};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use prost::Message;
 use proto::cluster::v1::{self as pb, peer_server};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{consensus, forward::FRAME_LEN_MAX, outcome::Forwarded};
+use super::{
+    consensus,
+    frames::{ANSWER_BYTES_MAX, ByteCredits, FRAME_LEN_MAX, next_frame},
+    outcome::Forwarded,
+};
 use crate::{
     codec,
     engine::{Engine, status::Detail},
@@ -17,6 +23,10 @@ use crate::{
 
 /// Replies of one stream that may wait to be sent.
 const REPLIES_MAX: usize = 32_768;
+/// Bytes of them.
+const REPLIES_BYTES_MAX: usize = 64 << 20;
+/// Bytes of forwarded calls of one stream that may be under way here. Beyond, nothing is read from it.
+const CALLS_BYTES_MAX: usize = 128 << 20;
 
 /// The service that peers talk to.
 pub(crate) struct PeerServer {
@@ -24,6 +34,19 @@ pub(crate) struct PeerServer {
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// An answer on the wire; one that is too large for it says so.
+fn encoded(outcome: &Forwarded) -> Bytes {
+    let bytes = codec::encode(outcome);
+    if bytes.len() <= ANSWER_BYTES_MAX {
+        return bytes;
+    }
+    let reason = format!(
+        "the answer has {} bytes; at most {ANSWER_BYTES_MAX} go from one node to another",
+        bytes.len()
+    );
+    codec::encode(&Forwarded::Failed(reason))
+}
 
 impl PeerServer {
     fn engine(&self) -> Result<std::sync::Arc<Engine>, Status> {
@@ -57,7 +80,8 @@ impl peer_server::Peer for PeerServer {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let engine = self.engine()?;
         let mut calls = request.into_inner();
-        let (replies, queue) = mpsc::channel::<pb::ForwardReply>(REPLIES_MAX);
+        let (replies, queue) = mpsc::channel::<(pb::ForwardReply, OwnedSemaphorePermit)>(REPLIES_MAX);
+        let (call_bytes, reply_bytes) = (ByteCredits::new(CALLS_BYTES_MAX), ByteCredits::new(REPLIES_BYTES_MAX));
         tokio::spawn(async move {
             loop {
                 let frame = tokio::select! {
@@ -66,26 +90,36 @@ impl peer_server::Peer for PeerServer {
                 };
                 let Some(Ok(frame)) = frame else { return };
                 for call in frame.requests {
-                    let (engine, replies) = (engine.clone(), replies.clone());
+                    let (engine, replies, reply_bytes) = (engine.clone(), replies.clone(), reply_bytes.clone());
+                    let held = call_bytes.take(call.encoded_len()).await;
                     tokio::spawn(async move {
                         let correlation = call.correlation;
                         let timeout = Duration::from_millis(u64::from(call.timeout_ms));
                         let outcome = tokio::time::timeout(timeout, engine.serve(call))
                             .await
                             .unwrap_or(Forwarded::Unknown);
-                        let outcome = codec::encode(&outcome);
+                        drop(held);
+                        let outcome = encoded(&outcome);
+                        let credit = reply_bytes.take(outcome.len()).await;
                         // The caller's node may have gone.
-                        let _ = replies.send(pb::ForwardReply { correlation, outcome }).await;
+                        let _ = replies.send((pb::ForwardReply { correlation, outcome }, credit)).await;
                     });
                 }
             }
         });
-        let frames = futures::stream::unfold(queue, |mut queue| async move {
-            let mut replies = Vec::new();
-            if queue.recv_many(&mut replies, FRAME_LEN_MAX).await == 0 {
-                return None;
+        let begun = (queue, VecDeque::new());
+        let frames = futures::stream::unfold(begun, |(mut queue, mut waiting)| async move {
+            if waiting.is_empty() {
+                let mut taken = Vec::new();
+                if queue.recv_many(&mut taken, FRAME_LEN_MAX).await == 0 {
+                    return None;
+                }
+                waiting.extend(taken);
             }
-            Some((Ok(pb::ForwardReplyFrame { replies }), queue))
+            let frame = next_frame(&mut waiting, |(reply, _)| reply.encoded_len());
+            // Their credits go back here: from now on HTTP/2 bounds them.
+            let replies = frame.into_iter().map(|(reply, _)| reply).collect();
+            Some((Ok(pb::ForwardReplyFrame { replies }), (queue, waiting)))
         });
         Ok(Response::new(Box::pin(frames)))
     }

@@ -105,9 +105,9 @@ pub(crate) async fn start_all(
 
 /// A call under this request id.
 pub(crate) fn request(id: &str) -> Request {
+    let id = RequestId::new(id).expect("a request id");
     Request {
-        id: RequestId::new(id).expect("a request id"),
-        timeout: Duration::from_secs(10),
         trace: TraceContext::random(true),
+        ..Request::new(id, Duration::from_secs(10))
     }
 }

@@ -2,10 +2,19 @@
 //! envelope differs.
 //!
 //! At most [`IN_FLIGHT_MAX`] commands of a stream are under way. While they are, or while the client does not read its
-//! replies, nothing more is read from the stream, and HTTP/2 flow control slows the client down.
+//! replies, nothing more is read from the stream, and HTTP/2 flow control slows the client down. So it is for a moment after a command
+//! of the stream was refused for want of room.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use cluster::{Error, Tenant};
 use futures::{Stream, StreamExt as _, future};
 use proto::gateway::v1::{self as pb, command_request::Command, command_response::Result as Outcome};
 use tonic::{Response, Status, Streaming};
@@ -14,13 +23,44 @@ use super::{
     decode,
     orders::Orders,
     products::Products,
-    request::{Call, Edge},
+    request::{Call, Edge, tenant},
     status::Fault,
     stock::Stock,
 };
 
 /// Commands of one stream that may be under way.
 const IN_FLIGHT_MAX: usize = 1024;
+/// A stream is not read for so long at most after a refusal: other commands of it may find room.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Until when a stream is not read.
+struct Pause {
+    begun: Instant,
+    until_ms: AtomicU64,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            until_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn after(&self, retry_after: Duration) {
+        let until = self.begun.elapsed() + retry_after.min(PAUSE_MAX);
+        let until_ms = u64::try_from(until.as_millis()).unwrap_or_default();
+        self.until_ms.fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    async fn over(&self) {
+        let until = Duration::from_millis(self.until_ms.load(Ordering::Relaxed));
+        let left = until.saturating_sub(self.begun.elapsed());
+        if !left.is_zero() {
+            tokio::time::sleep(left).await;
+        }
+    }
+}
 
 /// The gateway service.
 #[derive(Clone)]
@@ -29,6 +69,13 @@ pub(crate) struct Gateway {
     orders: Orders,
     products: Products,
     stock: Stock,
+}
+
+/// What a command takes over from its stream.
+struct Of {
+    traceparent: Option<String>,
+    tenant: Tenant,
+    pause: Arc<Pause>,
 }
 
 type ResponseStream = Pin<Box<dyn Stream<Item = Result<pb::CommandResponse, Status>> + Send>>;
@@ -43,11 +90,28 @@ impl pb::gateway_server::Gateway for Gateway {
     ) -> Result<Response<ResponseStream>, Status> {
         let traceparent = request.metadata().get("traceparent");
         let traceparent = traceparent.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let tenant = tenant(request.metadata()).map_err(|fault| fault.status(None))?;
         let gateway = self.clone();
+        let pause = Arc::new(Pause::new());
+        let paused = Arc::clone(&pause);
         let responses = request
             .into_inner()
+            .then(move |command| {
+                let paused = Arc::clone(&paused);
+                async move {
+                    paused.over().await;
+                    command
+                }
+            })
             .map(move |command| match command {
-                Ok(command) => future::Either::Left(gateway.clone().respond(command, traceparent.clone())),
+                Ok(command) => {
+                    let of = Of {
+                        traceparent: traceparent.clone(),
+                        tenant: tenant.clone(),
+                        pause: Arc::clone(&pause),
+                    };
+                    future::Either::Left(gateway.clone().respond(command, of))
+                }
                 Err(status) => future::Either::Right(future::ready(Err(decode::as_callers_fault(status)))),
             })
             .buffer_unordered(IN_FLIGHT_MAX);
@@ -66,15 +130,16 @@ impl Gateway {
         }
     }
 
-    async fn respond(
-        self,
-        request: pb::CommandRequest,
-        traceparent: Option<String>,
-    ) -> Result<pb::CommandResponse, Status> {
+    async fn respond(self, request: pb::CommandRequest, of: Of) -> Result<pb::CommandResponse, Status> {
         let correlation = request.correlation;
-        let outcome = match self.carry_out(request, traceparent.as_deref()).await {
+        let outcome = match self.carry_out(request, &of).await {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Failure(fault.failure()),
+            Err(fault) => {
+                if let Fault::Engine(Error::Overloaded { retry_after, .. }) = &fault {
+                    of.pause.after(*retry_after);
+                }
+                Outcome::Failure(fault.failure())
+            }
         };
         Ok(pb::CommandResponse {
             correlation,
@@ -82,7 +147,7 @@ impl Gateway {
         })
     }
 
-    async fn carry_out(&self, request: pb::CommandRequest, traceparent: Option<&str>) -> Result<Outcome, Fault> {
+    async fn carry_out(&self, request: pb::CommandRequest, of: &Of) -> Result<Outcome, Fault> {
         let Some(command) = request.command else {
             return Err(Fault::invalid("command", "is missing, or not known to this version"));
         };
@@ -93,7 +158,10 @@ impl Gateway {
                 "is empty; a command that changes something needs one",
             ));
         }
-        let call = self.edge.call("Gateway/Commands", request_id, traceparent, None)?;
+        let call = self
+            .edge
+            .call("Gateway/Commands", request_id, of.traceparent.as_deref(), None)?
+            .on_behalf_of(of.tenant.clone());
         let outcome = self.dispatch(&call, command).await;
         call.finish(outcome.as_ref().err());
         outcome

@@ -18,7 +18,7 @@ use tonic::{Response, Status};
 use super::{
     convert::{self, Wanted, WantedLine},
     rejection,
-    request::{Call, Edge, REQUEST_ID_KEY},
+    request::{Call, Edge, REQUEST_ID_KEY, sent},
     status::Fault,
     wait,
 };
@@ -94,9 +94,11 @@ impl Orders {
     pub(super) async fn place(
         &self,
         call: &Call,
-        request: pb::PlaceOrderRequest,
+        mut request: pb::PlaceOrderRequest,
     ) -> Result<pb::PlaceOrderResponse, Fault> {
-        let no_wait = request.no_wait;
+        // Whether the caller waits is no part of the order: a repetition may ask otherwise.
+        let no_wait = std::mem::take(&mut request.no_wait);
+        let sent = sent("PlaceOrder", &request);
         let mut wanted = convert::wanted(request)?;
         let order = match wanted.order.take() {
             Some(order) => order,
@@ -105,7 +107,7 @@ impl Orders {
         let placed = Placed::new(&wanted, self.price(call, wanted.lines.clone()).await?);
         self.edge
             .cluster
-            .ask::<Order>(&order, &placed.command(&wanted), &call.request())
+            .ask::<Order>(&order, &placed.command(&wanted), &call.command(sent))
             .await
             .map_err(|error| rejection::of_order(error, &order))?;
         let seen = if no_wait {
@@ -133,11 +135,12 @@ impl Orders {
 
     /// Calls an order off.
     pub(super) async fn cancel(&self, call: &Call, request: pb::CancelOrderRequest) -> Result<pb::Order, Fault> {
+        let sent = sent("CancelOrder", &request);
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
         let reason = convert::text("reason", request.reason, actors::REASON_LEN_MAX)?;
         self.edge
             .cluster
-            .ask::<Order>(&order, &Command::Cancel { reason }, &call.request())
+            .ask::<Order>(&order, &Command::Cancel { reason }, &call.command(sent))
             .await
             .map_err(|error| rejection::of_order(error, &order))?;
         let longest = call.time_left().min(Duration::from_millis(CANCEL_WAIT_MS));

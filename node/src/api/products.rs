@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use super::{
     convert, rejection,
-    request::{Call, Edge},
+    request::{Call, Edge, sent},
     status::Fault,
 };
 
@@ -47,6 +47,7 @@ impl Products {
 
     /// Creates a product, or changes its name and price.
     pub(super) async fn put(&self, call: &Call, request: pb::PutProductRequest) -> Result<pb::Product, Fault> {
+        let asked = call.command(sent("PutProduct", &request));
         let sku = convert::id("sku", request.sku, Sku::new)?;
         let name = convert::text("name", request.name, NAME_LEN_MAX)?;
         if name.trim().is_empty() {
@@ -57,7 +58,7 @@ impl Products {
             name: name.clone(),
             price: convert::amount("price", &price)?,
         };
-        let put = self.edge.cluster.ask::<Product>(&sku, &command, &call.request()).await;
+        let put = self.edge.cluster.ask::<Product>(&sku, &command, &asked).await;
         let reply = put.map_err(|error| rejection::of_product(error, &sku))?;
         Ok(pb::Product {
             sku: sku.to_string(),

@@ -2,14 +2,17 @@
 //!
 //! `x-request-id` is the idempotency key; it is drawn where the caller gave none, and always echoed. `grpc-timeout` is the
 //! caller's deadline; a part of it is kept back so that our answer, not the transport's, reaches the caller.
-//! `traceparent` names the caller's span.
+//! `traceparent` names the caller's span, `x-tenant` on whose behalf it calls.
 
 use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use cluster::{Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, TraceContext, Versioned};
+use cluster::{
+    Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned, cluster::fingerprint,
+};
+use prost::Message;
 use tonic::{
     Response, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -24,6 +27,8 @@ use crate::telemetry::Telemetry;
 
 /// The metadata key of the idempotency key.
 pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
+/// The metadata key of the tenant.
+const TENANT_KEY: &str = "x-tenant";
 /// The metadata key of the answer's trace id.
 const TRACE_ID_KEY: &str = "x-trace-id";
 /// The longest time that a call may wait.
@@ -47,6 +52,7 @@ pub(crate) struct Call {
     /// Whether the caller chose the id, and so can repeat the call under it.
     id_given: bool,
     trace: TraceContext,
+    tenant: Tenant,
     received: Instant,
     deadline: Instant,
     /// Whether the caller set the deadline.
@@ -67,6 +73,7 @@ impl Edge {
                 text(&metadata, "traceparent").ok().flatten(),
                 timeout(&metadata),
             )
+            .and_then(|call| Ok(call.on_behalf_of(tenant(&metadata)?)))
             .map_err(|fault| fault.status(None))?;
         Ok((call, content))
     }
@@ -109,6 +116,7 @@ impl Edge {
             trace: span.as_ref().map_or(parent, |span| span.trace),
             id,
             id_given: request_id.is_some(),
+            tenant: Tenant::default(),
             received,
             deadline: received + less_margin(timeout.unwrap_or(self.default_timeout)),
             deadline_given: timeout.is_some(),
@@ -119,6 +127,12 @@ impl Edge {
 }
 
 impl Call {
+    /// The same, for a tenant.
+    #[must_use]
+    pub(crate) fn on_behalf_of(self, tenant: Tenant) -> Self {
+        Self { tenant, ..self }
+    }
+
     /// The idempotency key.
     pub(crate) fn id(&self) -> &RequestId {
         &self.id
@@ -142,9 +156,17 @@ impl Call {
     /// For the engine, with the time that is left.
     pub(crate) fn request(&self) -> Request {
         Request {
-            id: self.id.clone(),
-            timeout: self.time_left(),
             trace: self.trace,
+            tenant: self.tenant.clone(),
+            ..Request::new(self.id.clone(), self.time_left())
+        }
+    }
+
+    /// For the engine: a command that stands for what was [`sent`].
+    pub(crate) fn command(&self, sent: u64) -> Request {
+        Request {
+            fingerprint: sent,
+            ..self.request()
         }
     }
 
@@ -210,6 +232,21 @@ impl Call {
             metadata.insert(TRACE_ID_KEY, trace);
         }
     }
+}
+
+/// The fingerprint of what a caller sent, under the name of the call. It is taken of the message and not of the command that is made
+/// of it: that one may differ each time, by today's prices for instance, and is still an honest repetition.
+pub(super) fn sent(name: &str, message: &impl Message) -> u64 {
+    let mut bytes = Vec::with_capacity(name.len() + message.encoded_len());
+    bytes.extend_from_slice(name.as_bytes());
+    message.encode(&mut bytes).expect("a vector takes all of it");
+    fingerprint(&bytes)
+}
+
+/// On whose behalf a call comes; nobody's in particular where it does not say.
+pub(super) fn tenant(metadata: &MetadataMap) -> Result<Tenant, Fault> {
+    let name = text(metadata, TENANT_KEY)?.unwrap_or_default();
+    Tenant::new(name).map_err(|error| Fault::invalid(TENANT_KEY, error))
 }
 
 /// A metadata value as text.

@@ -11,7 +11,7 @@ use super::{
     convert,
     orders::{Orders, derived_id},
     rejection,
-    request::Call,
+    request::{Call, sent},
     status::Fault,
     wait,
 };
@@ -23,6 +23,7 @@ impl Orders {
         call: &Call,
         request: pb::ReturnItemsRequest,
     ) -> Result<pb::ReturnItemsResponse, Fault> {
+        let sent = sent("ReturnItems", &request);
         let brought_back = convert::brought_back(request)?;
         let id = match brought_back.return_id {
             Some(id) => id,
@@ -34,7 +35,8 @@ impl Orders {
                 .map(|(sku, quantity)| Line { sku, quantity })
                 .collect(),
         };
-        let started = self.edge.cluster.ask::<Return>(&id, &start, &call.request()).await;
+        let request = call.command(sent);
+        let started = self.edge.cluster.ask::<Return>(&id, &start, &request).await;
         started.map_err(|error| rejection::of_return(error, &id))?;
 
         let longest = call.time_left();

@@ -5,7 +5,7 @@
 //! | a field of the call is wrong | INVALID_ARGUMENT | BadRequest with the field |
 //! | there is no such entity | NOT_FOUND | ResourceInfo |
 //! | the domain says no | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo with the reason |
-//! | a limit is reached, nothing was done | RESOURCE_EXHAUSTED | RetryInfo |
+//! | a limit is reached, nothing was done | RESOURCE_EXHAUSTED | RetryInfo, ErrorInfo LIMIT_REACHED with the limit |
 //! | no leader or majority, nothing was done | UNAVAILABLE | RetryInfo |
 //! | the outcome is unknown, the caller chose the request id | UNAVAILABLE | RetryInfo, ErrorInfo OUTCOME_UNKNOWN |
 //! | the outcome is unknown, the caller chose no request id | ABORTED | ErrorInfo OUTCOME_UNKNOWN with the id to use |
@@ -139,7 +139,11 @@ impl Fault {
                 let id = call.map(|call| (REQUEST_ID_KEY.to_owned(), call.id().to_string()));
                 details.set_error_info("OUTCOME_UNKNOWN", DOMAIN, id.into_iter().collect::<HashMap<_, _>>());
             }
-            Self::Engine(Error::Overloaded { .. } | Error::Unavailable { .. } | Error::Failed { .. }) => {}
+            Self::Engine(Error::Overloaded { what, .. }) => {
+                let limit = HashMap::from([("limit".to_owned(), what.clone())]);
+                details.set_error_info("LIMIT_REACHED", DOMAIN, limit);
+            }
+            Self::Engine(Error::Unavailable { .. } | Error::Failed { .. }) => {}
         }
         if let Some(delay) = self.retry_after() {
             details.set_retry_info(Some(delay));

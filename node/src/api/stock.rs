@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use super::{
     convert, rejection,
-    request::{Call, Edge},
+    request::{Call, Edge, sent},
     status::Fault,
 };
 
@@ -52,9 +52,10 @@ impl Stock {
 
     /// Takes in a delivery.
     pub(super) async fn receive(&self, call: &Call, request: pb::ReceiveStockRequest) -> Result<pb::StockItem, Fault> {
+        let sent = sent("ReceiveStock", &request);
         let sku = convert::id("sku", request.sku, Sku::new)?;
         let quantity = convert::quantity("quantity", request.quantity)?;
-        self.tell(call, &sku, Command::Receive { quantity }).await
+        self.tell(call, sent, &sku, Command::Receive { quantity }).await
     }
 
     /// Takes goods out of what is on hand for good.
@@ -63,10 +64,12 @@ impl Stock {
         call: &Call,
         request: pb::WriteOffStockRequest,
     ) -> Result<pb::StockItem, Fault> {
+        let sent = sent("WriteOffStock", &request);
         let sku = convert::id("sku", request.sku, Sku::new)?;
         let quantity = convert::quantity("quantity", request.quantity)?;
         let reason = convert::text("reason", request.reason, REASON_LEN_MAX)?;
-        self.tell(call, &sku, Command::WriteOff { quantity, reason }).await
+        self.tell(call, sent, &sku, Command::WriteOff { quantity, reason })
+            .await
     }
 
     /// A stock item as it stands.
@@ -82,8 +85,9 @@ impl Stock {
         Ok(convert::stock_state(&sku, item.version, &item.state))
     }
 
-    async fn tell(&self, call: &Call, sku: &Sku, command: Command) -> Result<pb::StockItem, Fault> {
-        let told = self.edge.cluster.ask::<StockItem>(sku, &command, &call.request()).await;
+    async fn tell(&self, call: &Call, sent: u64, sku: &Sku, command: Command) -> Result<pb::StockItem, Fault> {
+        let request = call.command(sent);
+        let told = self.edge.cluster.ask::<StockItem>(sku, &command, &request).await;
         let reply = told.map_err(|error| rejection::of_stock(error, sku))?;
         Ok(convert::stock_item(sku, reply.version, &reply.levels))
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
 use clap::Args;
-use proto::cluster::v1::{NodeStatus, ShardStatus, StatusRequest, StatusResponse};
+use proto::cluster::v1::{LoadStatus, NodeStatus, ShardStatus, StatusRequest, StatusResponse};
 use serde_json::{Value, json};
 
 use super::{
@@ -53,7 +53,45 @@ fn node_json(node: &NodeStatus) -> Value {
         "id": node.id, "up": node.up, "address": node.address, "pid": node.pid, "version": node.version,
         "leads": node.leads, "activations": node.activations, "resident_bytes": node.resident_bytes,
         "uptime_ms": node.uptime_ms, "standing": node.standing, "replicas": node.replicas, "unwell": node.unwell,
+        "load": node.load.as_ref().map(load_json),
     })
+}
+
+fn load_json(load: &LoadStatus) -> Value {
+    let refused: BTreeMap<&String, &u64> = load.refused.iter().collect();
+    json!({
+        "live_max": load.live_max, "activated": load.activated, "left_idle": load.left_idle,
+        "left_for_room": load.left_for_room, "read_cold": load.read_cold, "recovering": load.recovering,
+        "recoveries_waiting": load.recoveries_waiting, "calls": load.calls, "work": load.work,
+        "work_max": load.work_max, "refused": refused, "chains_ended": load.chains_ended,
+        "last_chain": load.last_chain,
+    })
+}
+
+/// What of a node's load deserves a line of its own.
+fn load_lines(node: &NodeStatus) -> Vec<String> {
+    let Some(load) = &node.load else { return Vec::new() };
+    let mut lines = Vec::new();
+    let refused: BTreeMap<&String, &u64> = load.refused.iter().collect();
+    if !refused.is_empty() {
+        let each: Vec<String> = (refused.iter())
+            .map(|(limit, count)| format!("{count} by {limit}"))
+            .collect();
+        lines.push(format!("node {} has refused calls: {}", node.id, each.join(", ")));
+    }
+    if load.recoveries_waiting > 0 {
+        lines.push(format!(
+            "node {}: {} entities wait to be brought back, {} are being read",
+            node.id, load.recoveries_waiting, load.recovering
+        ));
+    }
+    if load.chains_ended > 0 {
+        lines.push(format!(
+            "node {} has ended {} chains of effects that were too deep, the last one {}",
+            node.id, load.chains_ended, load.last_chain
+        ));
+    }
+    lines
 }
 
 fn shard_json(shard: &ShardStatus) -> Value {
@@ -90,7 +128,10 @@ fn status_text(status: &StatusResponse) -> String {
                 node.pid.to_string(),
                 node.leads.to_string(),
                 node.replicas.to_string(),
-                node.activations.to_string(),
+                match &node.load {
+                    Some(load) => format!("{} of {}", node.activations, load.live_max),
+                    None => node.activations.to_string(),
+                },
                 bytes(node.resident_bytes),
                 format!("{} s", node.uptime_ms / 1_000),
             ]
@@ -180,6 +221,9 @@ fn status_text(status: &StatusResponse) -> String {
             "\n\n{quarantined} entities are quarantined; see `playhouse quarantine list`"
         );
     }
+    for line in status.nodes.iter().flat_map(load_lines) {
+        let _ = write!(text, "\n\n{line}");
+    }
     text
 }
 
@@ -203,6 +247,14 @@ mod tests {
                     up: true,
                     address: "127.0.0.1:7001".to_owned(),
                     pid: 4711,
+                    activations: 12,
+                    load: Some(LoadStatus {
+                        live_max: 100,
+                        refused: [("mailbox_len_max".to_owned(), 3)].into(),
+                        chains_ended: 1,
+                        last_chain: "a/1 -> b/2 -> a/1".to_owned(),
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 },
                 NodeStatus {
@@ -244,5 +296,16 @@ mod tests {
         assert!(text.contains("2     down   127.0.0.1:7002"), "{text}");
         assert!(text.contains("2 by 7"), "{text}");
         assert!(text.contains("1 2 3 -> 1 2 4"), "{text}");
+    }
+
+    #[test]
+    fn people_see_what_was_refused_and_why() {
+        let text = status_text(&example());
+        assert!(text.contains("12 of 100"), "{text}");
+        assert!(
+            text.contains("node 1 has refused calls: 3 by mailbox_len_max"),
+            "{text}"
+        );
+        assert!(text.contains("the last one a/1 -> b/2 -> a/1"), "{text}");
     }
 }

@@ -35,6 +35,9 @@ fn decided(id: &str, seq: u64, by: &str, lift: Option<Lift>) -> Record {
         acknowledges: Vec::new(),
         fires: None,
         lift: lift.map(Box::new),
+        fingerprint: 0,
+        chain: None,
+        origin: None,
     })
 }
 
@@ -55,6 +58,9 @@ fn quarantined(id: &str, seq: u64, retry: Option<&str>) -> Quarantined {
         trace: TraceContext::default(),
         retry: retry.map(request),
         fires: None,
+        fingerprint: 0,
+        chain: None,
+        origin: None,
     }
 }
 

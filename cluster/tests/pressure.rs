@@ -1,0 +1,489 @@
+//! What an engine does when there is too much: of callers, of live entities, of effects that cause effects.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use cluster::{
+    AskError, Cluster, Config, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry,
+    Request, RequestId, Services, Tenant, Versioned,
+    cluster::fingerprint,
+    config::{Limits, Member},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{service::Routes, transport::Server};
+
+/// An entity that passes on what it is told.
+struct Node;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    count: u64,
+    failed: Option<String>,
+    answered: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Command {
+    Count(u64),
+    /// Tell the other to tell me to tell the other ...
+    Tell {
+        to: String,
+    },
+    /// Ask the other, who asks me, who asks the other ...
+    Ask {
+        to: String,
+    },
+    /// Ask the other, who asks me once.
+    AskBack {
+        to: String,
+        back: bool,
+    },
+    Slow,
+    Answered(Option<String>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Event {
+    Counted(u64),
+    Passed,
+    Answered(Option<String>),
+}
+
+impl Entity for Node {
+    const KIND: &'static str = "node";
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Reply = u64;
+    type Rejection = ();
+    type Token = ();
+
+    fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, ()> {
+        let own = context.key.id.to_string();
+        let passed = Decision::reply(state.count).event(Event::Passed);
+        Ok(match command {
+            Command::Count(by) => Decision::reply(state.count + by).event(Event::Counted(by)),
+            Command::Tell { to } => passed.effect(Effect::tell::<Node>(&to, &Command::Tell { to: own })),
+            Command::Ask { to } => passed.effect(Effect::ask::<Node>(&to, &Command::Ask { to: own }, ())),
+            Command::AskBack { to, back: true } => {
+                let next = Command::AskBack { to: own, back: false };
+                passed.effect(Effect::ask::<Node>(&to, &next, ()))
+            }
+            Command::AskBack { to, back: false } => passed.effect(Effect::ask::<Node>(&to, &Command::Count(1), ())),
+            Command::Slow => {
+                std::thread::sleep(Duration::from_millis(2));
+                Decision::reply(state.count).event(Event::Passed)
+            }
+            Command::Answered(failure) => Decision::reply(state.count).event(Event::Answered(failure)),
+        })
+    }
+
+    fn evolve(state: &mut State, event: &Event) {
+        match event {
+            Event::Counted(by) => state.count += by,
+            Event::Passed => {}
+            Event::Answered(failure) => {
+                state.answered += 1;
+                state.failed.clone_from(failure);
+            }
+        }
+    }
+
+    fn resume((): (), outcome: Outcome) -> Command {
+        Command::Answered(match outcome {
+            Outcome::Failed(reason) => Some(reason),
+            Outcome::Replied(_) | Outcome::Rejected(_) | Outcome::Fired { .. } => None,
+        })
+    }
+}
+
+struct Running {
+    cluster: Cluster,
+    server: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.cluster.shutdown().await;
+        drop(self.end);
+        self.server.await.expect("no panic");
+    }
+}
+
+async fn start_one(id: u16, addresses: &[SocketAddr], folder: &Path, limits: Limits) -> Running {
+    let members = (1..)
+        .zip(addresses)
+        .map(|(id, address)| Member { id, address: *address })
+        .collect();
+    let config = Config {
+        node: id,
+        data: folder.join(id.to_string()),
+        members,
+        shards: 4,
+        replicas: 3,
+        join: Vec::new(),
+        limits,
+    };
+    let cluster = Cluster::start(config, Registry::new().with::<Node>(), Services::new())
+        .await
+        .expect("the engine starts");
+    let listener = TcpListener::bind(addresses[usize::from(id) - 1])
+        .await
+        .expect("the port is free");
+    let routes = cluster.add_peer_service(Routes::default());
+    let (end, ending) = oneshot::channel();
+    let server = tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        let ended = async { drop(ending.await) };
+        let served = Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, ended);
+        served.await.expect("the server runs");
+    });
+    Running { cluster, server, end }
+}
+
+async fn start(count: u16, folder: &Path, limits: &Limits) -> Vec<Running> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    }
+    let addresses: Vec<SocketAddr> = (listeners.iter())
+        .map(|listener| listener.local_addr().expect("bound"))
+        .collect();
+    drop(listeners);
+    let mut nodes = Vec::new();
+    for id in 1..=count {
+        nodes.push(start_one(id, &addresses, folder, limits.clone()).await);
+    }
+    for node in &nodes {
+        let ready = node.cluster.ready(Duration::from_secs(20)).await;
+        ready.expect("every shard has a leader");
+    }
+    nodes
+}
+
+fn request(id: &str) -> Request {
+    Request::new(RequestId::new(id).expect("a request id"), Duration::from_secs(10))
+}
+
+async fn ask(cluster: &Cluster, id: &str, command: Command, request: &Request) -> Result<u64, Error> {
+    match cluster.ask::<Node>(id, &command, request).await {
+        Ok(reply) => Ok(reply),
+        Err(AskError::Engine(error)) => Err(error),
+        Err(AskError::Rejected(())) => unreachable!("it rejects nothing"),
+    }
+}
+
+async fn read(cluster: &Cluster, id: &str) -> Versioned<State> {
+    let read = cluster.read::<Node>(id, ReadOptions::default(), &request("read")).await;
+    read.expect("readable")
+}
+
+/// Waits until the entity is as it should be.
+async fn until(cluster: &Cluster, id: &str, is_there: impl Fn(&State) -> bool) -> State {
+    for _ in 0..1_000 {
+        let state = read(cluster, id).await.state;
+        if is_there(&state) {
+            return state;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{id} did not come where it should be");
+}
+
+async fn open_effects(cluster: &Cluster) -> u64 {
+    cluster.status().await.shards.iter().map(|shard| shard.outbox).sum()
+}
+
+/// dotnet/orleans #5456, tqwewe/kameo #340: A calls B calls A. Nobody waits while deciding, so nothing stands still; and what would
+/// go on for ever ends at a depth, with its path named.
+#[tokio::test(flavor = "multi_thread")]
+async fn entities_that_call_each_other_do_not_deadlock_and_an_endless_chain_is_ended_with_its_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits {
+        effect_depth_max: 12,
+        ..Limits::default()
+    };
+    let nodes = start(1, folder.path(), &limits).await;
+    let cluster = &nodes[0].cluster;
+
+    // a asks b, b asks a while a's own ask is open.
+    let back = Command::AskBack {
+        to: "b".to_owned(),
+        back: true,
+    };
+    ask(cluster, "a", back, &request("ask-back")).await.expect("accepted");
+    until(cluster, "b", |state| state.answered == 1).await;
+    let a = until(cluster, "a", |state| state.answered == 1).await;
+    assert_eq!((a.count, a.failed), (1, None));
+
+    // Tells without an end: both are told so often and no more, and the node names the path.
+    let tell = Command::Tell { to: "d".to_owned() };
+    ask(cluster, "c", tell, &request("tell")).await.expect("accepted");
+    let mut load = None;
+    for _ in 0..1_000 {
+        load = cluster.status().await.nodes[0].load.clone();
+        if load.as_ref().is_some_and(|load| load.chains_ended > 0) && open_effects(cluster).await == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let load = load.expect("a node tells of its load");
+    assert_eq!(load.chains_ended, 1);
+    assert!(
+        load.last_chain.ends_with("node/d -> node/c -> node/d"),
+        "{}",
+        load.last_chain
+    );
+    let versions = (read(cluster, "c").await.version, read(cluster, "d").await.version);
+    assert_eq!(versions.0 + versions.1, 13, "the first command and twelve effects");
+
+    // Asks without an end: the deepest is told why, and all above it have their answers.
+    let asks = Command::Ask { to: "f".to_owned() };
+    ask(cluster, "e", asks, &request("ask")).await.expect("accepted");
+    let mut reasons = Vec::new();
+    for id in ["e", "f"] {
+        let own = until(cluster, id, |state| state.answered >= 6).await;
+        let events = cluster
+            .show(&EntityKey::new("node", id).expect("a key"), &request("show"))
+            .await
+            .expect("shown")
+            .events;
+        assert!(own.answered >= 6);
+        reasons.extend(
+            events
+                .into_iter()
+                .map(|event| event.json)
+                .filter(|json| json.contains("->")),
+        );
+    }
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(reasons[0].contains("node/e -> node/f"), "{reasons:?}");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// slawlor/ractor #84, dotnet/orleans #7972: mailboxes without a bound, no protection against too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_refuses_by_name_and_with_a_delay_and_others_do_not_notice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits {
+        mailbox_len_max: 20,
+        ..Limits::default()
+    };
+    let nodes = start(1, folder.path(), &limits).await;
+    let cluster = nodes[0].cluster.clone();
+    let flood: Vec<_> = (0..500)
+        .map(|n| {
+            let cluster = cluster.clone();
+            tokio::spawn(async move { ask(&cluster, "busy", Command::Slow, &request(&format!("slow-{n}"))).await })
+        })
+        .collect();
+    for n in 0..20 {
+        let id = format!("calm-{n}");
+        ask(&cluster, &id, Command::Count(1), &request(&id))
+            .await
+            .expect("not its mailbox");
+    }
+    let (mut done, mut refused) = (0, 0);
+    for call in flood {
+        match call.await.expect("no panic") {
+            Ok(_) => done += 1,
+            Err(Error::Overloaded { what, retry_after }) => {
+                refused += 1;
+                assert!(what.contains("mailbox_len_max") && what.contains("node/busy"), "{what}");
+                assert!(retry_after >= Duration::from_millis(20), "{retry_after:?}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(done >= 20 && refused > 100, "{done} done, {refused} refused");
+    assert_eq!(
+        read(&cluster, "busy").await.version,
+        done,
+        "what was refused was not done"
+    );
+    let load = cluster.status().await.nodes[0].load.clone().expect("told");
+    assert_eq!(load.refused["mailbox_len_max"], refused);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_ten_times_the_load_does_not_starve_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits {
+        in_flight_max: 50,
+        ..Limits::default()
+    };
+    let nodes = start(1, folder.path(), &limits).await;
+    let cluster = nodes[0].cluster.clone();
+    let of = |tenant: &str, id: String| Request {
+        tenant: Tenant::new(tenant).expect("a tenant"),
+        ..request(&id)
+    };
+    let greedy: Vec<_> = (0..100)
+        .map(|client| {
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                let mut refused = 0;
+                for n in 0..40 {
+                    let asked = of("greedy", format!("g-{client}-{n}"));
+                    match ask(&cluster, &format!("g{client}"), Command::Slow, &asked).await {
+                        Ok(_) => {}
+                        Err(Error::Overloaded { what, .. }) => {
+                            assert!(what.contains("share"), "{what}");
+                            refused += 1;
+                            sleep(Duration::from_millis(1)).await;
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                refused
+            })
+        })
+        .collect();
+    for n in 0..100 {
+        let asked = of("modest", format!("m-{n}"));
+        let answer = ask(&cluster, &format!("m{n}"), Command::Count(1), &asked).await;
+        assert_eq!(answer, Ok(1), "the modest one is always let in");
+    }
+    let mut refused = 0;
+    for client in greedy {
+        refused += client.await.expect("no panic");
+    }
+    assert!(refused > 0, "the greedy one is not");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_keeps_to_its_cap_of_live_entities_and_effects_go_on_after_a_failover() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits {
+        live_entities_max: 40,
+        recoveries_in_flight_max: 4,
+        checkpoint_interval_ms: 200,
+        ..Limits::default()
+    };
+    let mut nodes = start(3, folder.path(), &limits).await;
+    let cluster = Arc::new(nodes[0].cluster.clone());
+    for round in 0..2_u64 {
+        let calls: Vec<_> = (0..600)
+            .map(|n| {
+                let cluster = Arc::clone(&cluster);
+                let id = format!("e{n}");
+                let asked = request(&format!("{round}-{n}"));
+                tokio::spawn(async move { ask(&cluster, &id, Command::Count(1), &asked).await })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(
+                call.await.expect("no panic"),
+                Ok(round + 1),
+                "nothing is lost with a live form"
+            );
+        }
+    }
+    let mut most = 0;
+    for _ in 0..100 {
+        let status = cluster.status().await;
+        most = status
+            .nodes
+            .iter()
+            .map(|node| node.activations)
+            .max()
+            .unwrap_or_default();
+        if most <= 40 {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(most <= 40, "{most} live on one node");
+    let status = cluster.status().await;
+    let left: u64 = (status.nodes.iter().filter_map(|node| node.load.as_ref()))
+        .map(|load| load.left_for_room)
+        .sum();
+    assert!(left > 300, "{left} left for want of room");
+    // A look at many cold ones brings none of them to life.
+    let before: u64 = (status.nodes.iter().filter_map(|node| node.load.as_ref()))
+        .map(|load| load.read_cold)
+        .sum();
+    for n in 0..50 {
+        assert_eq!(read(&cluster, &format!("new-{n}")).await.state.count, 0);
+    }
+    let status = cluster.status().await;
+    let after: u64 = (status.nodes.iter().filter_map(|node| node.load.as_ref()))
+        .map(|load| load.read_cold)
+        .sum();
+    assert!(after >= before + 40, "nearly all of them were read cold");
+
+    // Effects of entities that are not live come back by themselves: nobody sends these entities anything after the failover.
+    let asks: Vec<_> = (0..200)
+        .map(|n| {
+            let cluster = Arc::clone(&cluster);
+            let back = Command::AskBack {
+                to: format!("t{n}"),
+                back: true,
+            };
+            tokio::spawn(async move { ask(&cluster, &format!("s{n}"), back, &request(&format!("b-{n}"))).await })
+        })
+        .collect();
+    for call in asks {
+        call.await.expect("no panic").expect("accepted");
+    }
+    nodes.remove(2).stop().await;
+    for _ in 0..1_000 {
+        if open_effects(&cluster).await == 0 && cluster.status().await.shards.iter().all(|shard| shard.leader != 0) {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    for n in 0..600 {
+        assert_eq!(read(&cluster, &format!("e{n}")).await.state.count, 2);
+    }
+    for n in 0..200 {
+        let s = read(&cluster, &format!("s{n}")).await.state;
+        assert_eq!((s.count, s.answered, s.failed), (1, 1, None), "s{n}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_command_under_the_same_request_id_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nodes = start(1, folder.path(), &Limits::default()).await;
+    let cluster = &nodes[0].cluster;
+    let sent = |what: &str| Request {
+        fingerprint: fingerprint(what.as_bytes()),
+        ..request("r-1")
+    };
+    let first = ask(cluster, "x", Command::Count(5), &sent("five")).await;
+    assert_eq!(first, Ok(5));
+    // An honest repetition may lead to another command, by what was read meanwhile: it is what was sent that counts.
+    assert_eq!(ask(cluster, "x", Command::Count(6), &sent("five")).await, Ok(5));
+    assert_eq!(
+        ask(cluster, "x", Command::Count(6), &request("r-1")).await,
+        Ok(5),
+        "who says nothing compares nothing"
+    );
+    let other = ask(cluster, "x", Command::Count(6), &sent("six"))
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(other, Error::Invalid { .. }) && other.to_string().contains("another command"),
+        "{other}"
+    );
+    assert_eq!(read(cluster, "x").await.state.count, 5);
+    for node in nodes {
+        node.stop().await;
+    }
+}

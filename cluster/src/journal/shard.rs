@@ -305,7 +305,13 @@ impl Shard {
     pub(crate) fn load(&self, key: &EntityKey) -> Result<super::LoadedEntity, StoreError> {
         let mut loaded = self.begin_load(key).finish()?;
         loaded.timers = self.timers_of(key);
+        loaded.poison = self.poison_of(key);
         Ok(loaded)
+    }
+
+    /// The command for which an entity is quarantined.
+    pub(crate) fn poison_of(&self, key: &EntityKey) -> Option<Arc<QuarantineRow>> {
+        self.quarantine.row(key).filter(|row| row.poison.is_some()).cloned()
     }
 
     /// An entity's timers. They are to be taken after the rest was loaded: should there be more than that by then, nothing that

@@ -522,7 +522,7 @@ impl Replica {
         finished.map(|(mut loaded, live)| {
             let state = self.state.lock();
             loaded.timers = state.timers_of(&id);
-            loaded.poison = state.quarantined().row(&id).filter(|row| row.poison.is_some()).cloned();
+            loaded.poison = state.poison_of(&id);
             (loaded, live)
         })
     }

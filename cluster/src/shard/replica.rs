@@ -382,6 +382,8 @@ impl Replica {
     pub(crate) async fn read(self: &Arc<Self>, key: &EntityKey) -> Result<ReadState, Undelivered> {
         self.confirm().await?;
         let is_wanted = match self.leadership.lock().as_mut() {
+            // A read of one that has failed is counted where its failures are.
+            Some(leadership) if !leadership.failures.is_empty() => true,
             Some(leadership) => leadership.population.contains(key) || leadership.population.is_wanted(key),
             None => return Err(Undelivered::NotLeader),
         };

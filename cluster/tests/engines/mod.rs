@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use cluster::{
-    Cluster, Config, Registry, Request, RequestId, Services, TraceContext,
+    Cluster, Config, Registry, Request, RequestId, Services, StartError, TraceContext,
     config::{Limits, Member},
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -31,25 +31,30 @@ impl Node {
             .zip(addresses)
             .map(|(id, address)| Member { id, address: *address })
             .collect();
-        let config = Config {
-            node: number,
-            data: folder.join(number.to_string()),
-            members,
-            shards,
-            replicas: 3,
-            join: Vec::new(),
-            limits: Limits {
-                checkpoint_interval_ms: 300,
-                idle_ms: 500,
-                ..Limits::default()
-            },
-        };
-        let cluster = Cluster::start(config, registry, services)
-            .await
-            .expect("the engine starts");
-        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
-            .await
-            .expect("the port is free");
+        let config = config(number, folder, members, Vec::new(), shards);
+        let started = Self::launch(config, registry, services).await;
+        started.expect("the engine starts")
+    }
+
+    /// Starts an engine that joins the cluster of these seeds.
+    #[allow(dead_code, reason = "not every test has nodes that join")]
+    pub(crate) async fn join(
+        number: u16,
+        address: SocketAddr,
+        seeds: &[SocketAddr],
+        folder: &Path,
+        registry: Registry,
+        services: Services,
+    ) -> Result<Self, StartError> {
+        let itself = vec![Member { id: number, address }];
+        let config = config(number, folder, itself, seeds.to_vec(), 1);
+        Self::launch(config, registry, services).await
+    }
+
+    async fn launch(config: Config, registry: Registry, services: Services) -> Result<Self, StartError> {
+        let address = config.address_of(config.node).expect("a node lists itself");
+        let cluster = Cluster::start(config, registry, services).await?;
+        let listener = TcpListener::bind(address).await.expect("the port is free");
         let routes = cluster.add_peer_service(Routes::default());
         let (end, ending) = oneshot::channel();
         let server = tokio::spawn(async move {
@@ -59,7 +64,7 @@ impl Node {
             let served = server.serve_with_incoming_shutdown(incoming, ended);
             served.await.expect("the server runs");
         });
-        Self { cluster, server, end }
+        Ok(Self { cluster, server, end })
     }
 
     /// Ends it in good order.
@@ -67,6 +72,22 @@ impl Node {
         self.cluster.shutdown().await;
         drop(self.end);
         self.server.await.expect("no panic");
+    }
+}
+
+fn config(node: u16, folder: &Path, members: Vec<Member>, join: Vec<SocketAddr>, shards: u32) -> Config {
+    Config {
+        node,
+        data: folder.join(node.to_string()),
+        members,
+        join,
+        shards,
+        replicas: 3,
+        limits: Limits {
+            checkpoint_interval_ms: 300,
+            idle_ms: 500,
+            ..Limits::default()
+        },
     }
 }
 

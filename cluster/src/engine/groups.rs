@@ -212,6 +212,6 @@ impl Engine {
                 }
             })
             .collect();
-        placement::is_out(id, &said)
+        placement::is_out(id, &said, &self.map().given_up())
     }
 }

@@ -148,6 +148,18 @@ impl Map {
         self.standing(node).is_some_and(Standing::keeps)
     }
 
+    /// The nodes that people have given up: they leave, whatever becomes of what they have.
+    pub(crate) fn given_up(&self) -> BTreeSet<NodeId> {
+        let for_good = Standing::Leaving {
+            with_fewer_copies: true,
+        };
+        let leaving = self.members.iter().filter(|(_, member)| member.standing == for_good);
+        leaving
+            .map(|(node, _)| *node)
+            .chain(self.left.keys().copied())
+            .collect()
+    }
+
     /// How many copies a shard is to have with so many nodes.
     pub(crate) fn copies_of(&self, shard: u32, nodes: usize) -> usize {
         if shard == self.system_shard() {

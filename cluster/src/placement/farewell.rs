@@ -1,5 +1,7 @@
 //! When a replica that has left its group may go.
 
+use std::collections::BTreeSet;
+
 use crate::{
     config::NodeId,
     replication::{RaftId, node_of},
@@ -29,20 +31,24 @@ pub(crate) struct SaidReplica {
 
 /// Whether a replica belongs to its group no longer, for good: its leader says so, and every voter would say so after a
 /// restart. One that had to begin with the members of before could need the vote of the one that went, and nobody else's
-/// would do. A voter whose node holds it no more is never going to restart.
-pub(crate) fn is_out(replica: RaftId, said: &[Said]) -> bool {
+/// would do. A voter whose node holds it no more is never going to restart; nor is one whose node people have `given_up`.
+pub(crate) fn is_out(replica: RaftId, said: &[Said], given_up: &BTreeSet<NodeId>) -> bool {
     let replicas = || said.iter().filter_map(|said| said.replica.as_ref());
     let leader = replicas().filter(|said| said.is_leader).max_by_key(|said| said.term);
     leader.is_some_and(|leader| {
         leader.id != replica
             && !leader.members.contains(&replica)
-            && leader.voters.iter().all(|voter| {
-                let node = said.iter().find(|said| said.node == node_of(*voter));
-                node.is_some_and(|node| {
-                    let held = node.replica.as_ref().filter(|held| held.id == *voter);
-                    held.is_none_or(|held| !held.durable_members.contains(&replica))
+            && leader
+                .voters
+                .iter()
+                .filter(|voter| !given_up.contains(&node_of(**voter)))
+                .all(|voter| {
+                    let node = said.iter().find(|said| said.node == node_of(*voter));
+                    node.is_some_and(|node| {
+                        let held = node.replica.as_ref().filter(|held| held.id == *voter);
+                        held.is_none_or(|held| !held.durable_members.contains(&replica))
+                    })
                 })
-            })
     })
 }
 
@@ -71,11 +77,19 @@ mod tests {
             said(2, false, &[1, 2, 3]),
             said(4, false, &[1, 2, 4]),
         ];
-        assert!(!is_out(3, &all), "node 2 would ask for its vote after a restart");
+        let nobody = BTreeSet::new();
+        assert!(
+            !is_out(3, &all, &nobody),
+            "node 2 would ask for its vote after a restart"
+        );
         all[1] = said(2, false, &[1, 2, 4]);
-        assert!(is_out(3, &all));
+        assert!(is_out(3, &all, &nobody));
         all.remove(2);
-        assert!(!is_out(3, &all), "nobody knows what node 4 would say");
+        assert!(!is_out(3, &all, &nobody), "nobody knows what node 4 would say");
+        assert!(
+            is_out(3, &all, &BTreeSet::from([4])),
+            "and nobody waits for it any more"
+        );
     }
 
     #[test]
@@ -90,6 +104,6 @@ mod tests {
     #[test]
     fn nobody_but_a_leader_knows() {
         let all = [1, 2, 4].map(|id| said(id, false, &[1, 2, 4]));
-        assert!(!is_out(3, &all));
+        assert!(!is_out(3, &all, &BTreeSet::new()));
     }
 }

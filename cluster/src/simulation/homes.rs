@@ -198,6 +198,6 @@ impl World {
                 Said { node: other, replica }
             })
             .collect();
-        placement::is_out(id, &said)
+        placement::is_out(id, &said, &BTreeSet::new())
     }
 }

@@ -8,9 +8,10 @@ use std::{
 };
 
 use cluster::{
-    AskError, Cluster, Config, Context, Decision, Effect, Entity, EntityKey, Outcome, ReadOptions, Registry, Request,
-    RequestId, Services, SpanRecord, SpanSink, TraceContext,
+    AskError, Cluster, Config, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry,
+    Request, RequestId, Services, SpanRecord, SpanSink, TraceContext,
     config::{Limits, Member},
+    supervision::Policy,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
@@ -113,7 +114,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, spans: &Arc<Spans>) -> Self {
+    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, spans: &Arc<Spans>, policy: Policy) -> Self {
         let members = (1..)
             .zip(addresses)
             .map(|(id, address)| Member { id, address: *address })
@@ -131,7 +132,7 @@ impl Node {
                 ..Limits::default()
             },
         };
-        let registry = Registry::new().with::<Alarm>();
+        let registry = Registry::new().with_policy::<Alarm>(policy);
         let services = Services::new().with_spans(Some(Arc::clone(spans) as Arc<dyn SpanSink>));
         let cluster = Cluster::start(config, registry, services)
             .await
@@ -170,6 +171,7 @@ struct Three {
     addresses: Vec<SocketAddr>,
     nodes: Vec<Option<Node>>,
     spans: Arc<Spans>,
+    policy: Policy,
 }
 
 /// Spans of all nodes.
@@ -184,6 +186,10 @@ impl SpanSink for Spans {
 
 impl Three {
     async fn start() -> Self {
+        Self::start_with(Policy::ENTITY).await
+    }
+
+    async fn start_with(policy: Policy) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..3 {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
@@ -198,6 +204,7 @@ impl Three {
             addresses,
             nodes,
             spans: Arc::default(),
+            policy,
         };
         three.start_all().await;
         three
@@ -205,7 +212,7 @@ impl Three {
 
     async fn start_all(&mut self) {
         for number in 1..=3 {
-            let node = Node::start(number, &self.addresses, self.folder.path(), &self.spans).await;
+            let node = Node::start(number, &self.addresses, self.folder.path(), &self.spans, self.policy).await;
             self.nodes[usize::from(number) - 1] = Some(node);
         }
         for node in self.nodes.iter().flatten() {
@@ -226,7 +233,13 @@ impl Three {
 
     async fn ask(&self, id: &str, command: Command) -> Result<u64, AskError<()>> {
         let request = request(&format!("{id} {command:?}"));
-        self.any().ask::<Alarm>(id, &command, &request).await
+        loop {
+            match self.any().ask::<Alarm>(id, &command, &request).await {
+                // It restarts after a failure, and says how long that takes.
+                Err(AskError::Engine(Error::Unavailable { retry_after, .. })) => sleep(retry_after).await,
+                answer => return answer,
+            }
+        }
     }
 
     async fn rung(&self, id: &str) -> Vec<Rung> {
@@ -335,7 +348,14 @@ async fn what_was_missed_while_all_nodes_were_down_is_made_up_for() {
 /// dapr 1.18.2: one slow timer delays all. Here an entity that fails whenever its timer fires, beside others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entity_that_cannot_take_its_timers_delays_no_other() {
-    let mut three = Three::start().await;
+    // Neither quarantine nor a breaker ends it.
+    let policy = Policy {
+        quarantine_after: 0,
+        breaker_failures_max: u32::MAX,
+        intensity_max: 0,
+        ..Policy::ENTITY
+    };
+    let mut three = Three::start_with(policy).await;
     for n in 0..40 {
         let id = format!("stuck{n}");
         for timer in 0..5 {
@@ -348,6 +368,30 @@ async fn an_entity_that_cannot_take_its_timers_delays_no_other() {
         assert_eq!(three.rings(&id, 1).await.len(), 1);
     }
     assert!(three.rung("stuck0").await.is_empty());
+    three.stop_all().await;
+}
+
+/// A firing that its entity fails at again and again is put aside like any other command: skipped, it counts as fired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_that_its_entity_fails_at_is_quarantined_and_can_be_skipped() {
+    let mut three = Three::start().await;
+    three.ask("stuck", set("wake", 0)).await.expect("set");
+    let key = EntityKey::new("alarm", "stuck").expect("a key");
+    let quarantined = loop {
+        let shown = three.any().show_quarantine(&key, &request("show")).await;
+        if let Some(shown) = shown.expect("answered") {
+            break shown.entity.expect("told");
+        }
+        sleep(Duration::from_millis(25)).await;
+    };
+    assert!(quarantined.request_id.starts_with("timer wake#1@"), "{quarantined:?}");
+    assert_eq!(three.any().timers(0).await.timers.len(), 1, "it waits");
+    let retried = three.any().retry_quarantined(&key, &request("retry")).await;
+    assert!(!retried.expect("answered").expect("quarantined").lifted);
+    let skipped = three.any().skip_quarantined(&key, &request("skip")).await;
+    assert!(skipped.expect("answered").expect("quarantined").skipped);
+    assert!(three.any().timers(0).await.timers.is_empty(), "it counts as fired");
+    three.ask("stuck", set("later", 100_000)).await.expect("it goes on");
     three.stop_all().await;
 }
 

@@ -4,23 +4,17 @@
 //! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Context, EntityKey, Outcome, RequestId,
+    Context, EntityKey, Outcome,
     decision::EffectRequest,
     envelope::Envelope,
+    gate::{Gate, Pending},
     kind::{Live, RawDecision, RawEffect},
     release::{ReleaseMessage, Releaser},
     requests::KeptRequests,
@@ -35,13 +29,7 @@ use crate::{
         quarantine::{QuarantineRow, Quarantined, Stage},
         timers,
     },
-    replication::Failure,
-    shard::{
-        mailbox::{Event, OnFate},
-        replica::Replica,
-        restart::Poison,
-    },
-    spans::Span,
+    shard::{mailbox::Event, replica::Replica, restart::Poison},
     supervision::contain::{self, Fault},
     trace::TraceContext,
 };
@@ -102,100 +90,6 @@ pub(crate) enum ActivationMessage {
     Fire(FireMessage),
     Read(oneshot::Sender<Result<ReadState, Undelivered>>),
     Release(ReleaseMessage),
-}
-
-/// What of an entity is on its way: messages to it, and records with those who wait for them.
-#[derive(Default)]
-pub(crate) struct Gate {
-    /// Messages in its mailbox, the one it is working on included.
-    waiting: AtomicUsize,
-    pub(super) inner: Mutex<GateInner>,
-}
-
-#[derive(Default)]
-pub(super) struct GateInner {
-    pub(super) pending: VecDeque<Pending>,
-    /// A record failed: what was decided after it is void.
-    pub(super) broken: bool,
-}
-
-pub(super) struct Pending {
-    seq: u64,
-    request: RequestId,
-    fingerprint: u64,
-    answer: Delivered,
-    /// Who has asked for a quarantine to be lifted by it.
-    releaser: Option<Releaser>,
-    callers: Vec<oneshot::Sender<Delivered>>,
-    readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
-}
-
-impl Gate {
-    /// Whether no record of it is on its way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.inner.lock().pending.is_empty()
-    }
-
-    /// Whether the entity has nothing to do and nothing under way, and so may be sent away. To be asked while nobody can send
-    /// to it.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0 && self.is_empty()
-    }
-
-    /// Counts a message in, unless so many wait already.
-    pub(crate) fn enter(&self, max: usize) -> bool {
-        let enters = self.waiting.fetch_add(1, Ordering::Relaxed) < max;
-        if !enters {
-            self.leave();
-        }
-        enters
-    }
-
-    fn leave(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// What is to happen when the fate of the record `seq` is known.
-    fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
-        let gate = Arc::clone(self);
-        Box::new(move |fate| {
-            if let Err(failure) = fate {
-                commit.fail(&format!("{failure:?}"));
-            }
-            drop(commit);
-            gate.settle(seq, fate);
-        })
-    }
-
-    fn settle(&self, seq: u64, fate: Result<(), Failure>) {
-        let pending = {
-            let mut inner = self.inner.lock();
-            inner.broken |= fate.is_err();
-            let place = inner.pending.iter().position(|pending| pending.seq == seq);
-            place.and_then(|place| inner.pending.remove(place))
-        };
-        let Some(pending) = pending else { return };
-        let failure = fate.err().map(|failure| match failure {
-            Failure::NotLeader => Undelivered::NotLeader,
-            Failure::Unknown => Undelivered::Unknown,
-        });
-        // Callers may have gone; what they asked for is done all the same.
-        for caller in pending.callers {
-            let _ = caller.send(match &failure {
-                None => pending.answer.clone(),
-                Some(failure) => Err(failure.clone()),
-            });
-        }
-        if let Some(releaser) = pending.releaser {
-            releaser.settle(&pending.answer, failure.clone());
-        }
-        for (reader, state) in pending.readers {
-            let _ = reader.send(match &failure {
-                None => Ok(state),
-                Some(_) => Err(Undelivered::NotLeader),
-            });
-        }
-    }
 }
 
 /// An activation, for the replica that sends to it.

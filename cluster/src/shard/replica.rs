@@ -32,9 +32,10 @@ use crate::{
         EntityKey, Registry, RequestId,
         activation::{
             Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered,
-            FireMessage, Gate, ReadState, Undelivered,
+            FireMessage, ReadState, Undelivered,
         },
         envelope::Envelope,
+        gate::Gate,
         kind::Live,
     },
     journal::{

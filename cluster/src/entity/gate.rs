@@ -1,0 +1,113 @@
+//! The output gate of an activation: messages and records that are on their way, and who waits behind them.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    RequestId,
+    activation::{Delivered, ReadState, Undelivered},
+    release::Releaser,
+};
+use crate::{replication::Failure, shard::mailbox::OnFate, spans::Span};
+
+/// What of an entity is on its way: messages to it, and records with those who wait for them.
+#[derive(Default)]
+pub(crate) struct Gate {
+    /// Messages in its mailbox, the one it is working on included.
+    waiting: AtomicUsize,
+    pub(super) inner: Mutex<GateInner>,
+}
+
+#[derive(Default)]
+pub(super) struct GateInner {
+    pub(super) pending: VecDeque<Pending>,
+    /// A record failed: what was decided after it is void.
+    pub(super) broken: bool,
+}
+
+pub(super) struct Pending {
+    pub(super) seq: u64,
+    pub(super) request: RequestId,
+    pub(super) fingerprint: u64,
+    pub(super) answer: Delivered,
+    /// Who has asked for a quarantine to be lifted by it.
+    pub(super) releaser: Option<Releaser>,
+    pub(super) callers: Vec<oneshot::Sender<Delivered>>,
+    pub(super) readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
+}
+
+impl Gate {
+    /// Whether no record of it is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.lock().pending.is_empty()
+    }
+
+    /// Whether the entity has nothing to do and nothing under way, and so may be sent away. To be asked while nobody can send
+    /// to it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.is_empty()
+    }
+
+    /// Counts a message in, unless so many wait already.
+    pub(crate) fn enter(&self, max: usize) -> bool {
+        let enters = self.waiting.fetch_add(1, Ordering::Relaxed) < max;
+        if !enters {
+            self.leave();
+        }
+        enters
+    }
+
+    pub(super) fn leave(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What is to happen when the fate of the record `seq` is known.
+    pub(super) fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
+        let gate = Arc::clone(self);
+        Box::new(move |fate| {
+            if let Err(failure) = fate {
+                commit.fail(&format!("{failure:?}"));
+            }
+            drop(commit);
+            gate.settle(seq, fate);
+        })
+    }
+
+    fn settle(&self, seq: u64, fate: Result<(), Failure>) {
+        let pending = {
+            let mut inner = self.inner.lock();
+            inner.broken |= fate.is_err();
+            let place = inner.pending.iter().position(|pending| pending.seq == seq);
+            place.and_then(|place| inner.pending.remove(place))
+        };
+        let Some(pending) = pending else { return };
+        let failure = fate.err().map(|failure| match failure {
+            Failure::NotLeader => Undelivered::NotLeader,
+            Failure::Unknown => Undelivered::Unknown,
+        });
+        // Callers may have gone; what they asked for is done all the same.
+        for caller in pending.callers {
+            let _ = caller.send(match &failure {
+                None => pending.answer.clone(),
+                Some(failure) => Err(failure.clone()),
+            });
+        }
+        if let Some(releaser) = pending.releaser {
+            releaser.settle(&pending.answer, failure.clone());
+        }
+        for (reader, state) in pending.readers {
+            let _ = reader.send(match &failure {
+                None => Ok(state),
+                Some(_) => Err(Undelivered::NotLeader),
+            });
+        }
+    }
+}

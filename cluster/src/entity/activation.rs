@@ -37,7 +37,7 @@ use crate::{
     },
     replication::Failure,
     shard::{
-        mailbox::{Event, OnFate},
+        mailbox::{Event, Fate, OnFate},
         replica::Replica,
         restart::Poison,
     },
@@ -159,15 +159,16 @@ impl Gate {
     fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
         let gate = Arc::clone(self);
         Box::new(move |fate| {
-            if let Err(failure) = fate {
-                commit.fail(&format!("{failure:?}"));
+            match &fate {
+                Err(failure) => commit.fail(&format!("{failure:?}")),
+                Ok(committed) => committed.trace(&commit),
             }
             drop(commit);
             gate.settle(seq, fate);
         })
     }
 
-    fn settle(&self, seq: u64, fate: Result<(), Failure>) {
+    fn settle(&self, seq: u64, fate: Fate) {
         let pending = {
             let mut inner = self.inner.lock();
             inner.broken |= fate.is_err();

@@ -216,7 +216,7 @@ impl Alive {
             record: record.encode(),
             on_fate: Box::new(move |fate| {
                 let _ = reply.send(match fate {
-                    Ok(()) => Ok(Released::Failed(reason)),
+                    Ok(_) => Ok(Released::Failed(reason)),
                     Err(Failure::NotLeader) => Err(Undelivered::NotLeader),
                     Err(Failure::Unknown) => Err(Undelivered::Unknown),
                 });

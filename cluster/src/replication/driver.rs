@@ -105,6 +105,8 @@ pub(crate) struct Output {
     pub(crate) send: Vec<(NodeId, pb::GroupMessage)>,
     /// To be written in one batch and synced; then [`Input::Written`] is due.
     pub(crate) write: Option<Write>,
+    /// Group and index of the entries that proposals were put into; `write` holds them.
+    pub(crate) appended: Vec<(u32, u64)>,
     /// To be applied, in this order.
     pub(crate) applied: Vec<Applied>,
     /// Proposals that will not be answered by an applied entry.

@@ -449,11 +449,15 @@ impl Group {
             message.from = self.raw.raft.id;
             message.entries = vec![entry].into();
             match self.raw.raft.step(message) {
-                Ok(()) => self.in_flight.push_back(InFlight {
-                    index: self.raw.raft.raft_log.last_index(),
-                    term: self.raw.raft.term,
-                    tickets,
-                }),
+                Ok(()) => {
+                    let index = self.raw.raft.raft_log.last_index();
+                    output.appended.push((self.id, index));
+                    self.in_flight.push_back(InFlight {
+                        index,
+                        term: self.raw.raft.term,
+                        tickets,
+                    });
+                }
                 Err(_) => output
                     .failed
                     .extend(tickets.into_iter().map(|ticket| (ticket, Failure::NotLeader))),

@@ -6,7 +6,7 @@
 //! stay), [`shares`] (how shards share a node's room), [`live`] (what they share else), [`supervisor`] (the parent of a shard's
 //! activations), [`restart`] (what becomes of entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`]
 //! (fire timers), [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs
-//! more than the log gets it).
+//! more than the log gets it), [`timings`] (how long the parts of a commit take).
 
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
@@ -25,6 +25,7 @@ pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
 pub(crate) mod timers;
+pub(crate) mod timings;
 
 use crate::{
     entity::{Entity as _, EntityKey},

@@ -22,6 +22,7 @@ use super::{
     restart::Watched,
     supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
     timers,
+    timings::CommitTimes,
 };
 use crate::{
     admission::Limit,
@@ -94,6 +95,7 @@ pub(crate) struct Replica {
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
+    commit_times: CommitTimes,
 }
 
 /// Waits for an entity's next event; forgotten when it is dropped.
@@ -155,6 +157,7 @@ impl Replica {
             leadership: Mutex::new(None),
             watchers: Mutex::default(),
             route,
+            commit_times: CommitTimes::default(),
         }
     }
 
@@ -165,6 +168,11 @@ impl Replica {
 
     pub(crate) fn shard(&self) -> u32 {
         self.shard
+    }
+
+    /// How long commits of this node's own proposals take.
+    pub(crate) fn commit_times(&self) -> &CommitTimes {
+        &self.commit_times
     }
 
     pub(crate) fn mailbox(&self) -> &Mailbox {

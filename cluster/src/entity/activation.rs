@@ -15,7 +15,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use super::{
     Context, EntityKey, Outcome, RequestId,
@@ -37,7 +40,7 @@ use crate::{
     },
     replication::Failure,
     shard::{
-        mailbox::{Event, Fate, OnFate},
+        mailbox::{Committed, Event, Fate, OnFate},
         replica::Replica,
         restart::Poison,
     },
@@ -69,8 +72,16 @@ pub(crate) enum Undelivered {
     Skipped(String),
 }
 
+/// What a command was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// A position of the journal that holds the record of the answer.
+    pub(crate) index: u64,
+}
+
 /// The end of a command at the leader.
-pub(crate) type Delivered = Result<Reply, Undelivered>;
+pub(crate) type Delivered = Result<Answered, Undelivered>;
 
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
@@ -110,6 +121,8 @@ pub(crate) struct Gate {
     /// Messages in its mailbox, the one it is working on included.
     waiting: AtomicUsize,
     pub(super) inner: Mutex<GateInner>,
+    /// Told when a record has left.
+    opened: Notify,
 }
 
 #[derive(Default)]
@@ -123,7 +136,7 @@ pub(super) struct Pending {
     seq: u64,
     request: RequestId,
     fingerprint: u64,
-    answer: Delivered,
+    answer: Result<Reply, Undelivered>,
     /// Who has asked for a quarantine to be lifted by it.
     releaser: Option<Releaser>,
     callers: Vec<oneshot::Sender<Delivered>>,
@@ -131,6 +144,23 @@ pub(super) struct Pending {
 }
 
 impl Gate {
+    /// Waits until fewer than `max` records are on their way; or until it no longer matters.
+    async fn has_room(&self, max: usize) {
+        let has_room = || {
+            let inner = self.inner.lock();
+            inner.broken || inner.pending.len() < max
+        };
+        while !has_room() {
+            let opened = self.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if has_room() {
+                return;
+            }
+            opened.await;
+        }
+    }
+
     /// Whether no record of it is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.inner.lock().pending.is_empty()
@@ -175,25 +205,27 @@ impl Gate {
             let place = inner.pending.iter().position(|pending| pending.seq == seq);
             place.and_then(|place| inner.pending.remove(place))
         };
+        self.opened.notify_waiters();
         let Some(pending) = pending else { return };
-        let failure = fate.err().map(|failure| match failure {
+        let committed = fate.map_err(|failure| match failure {
             Failure::NotLeader => Undelivered::NotLeader,
             Failure::Unknown => Undelivered::Unknown,
         });
+        let outcome: Delivered = committed.clone().and_then(|Committed { index, .. }| {
+            let reply = pending.answer.clone()?;
+            Ok(Answered { reply, index })
+        });
         // Callers may have gone; what they asked for is done all the same.
         for caller in pending.callers {
-            let _ = caller.send(match &failure {
-                None => pending.answer.clone(),
-                Some(failure) => Err(failure.clone()),
-            });
+            let _ = caller.send(outcome.clone());
         }
         if let Some(releaser) = pending.releaser {
-            releaser.settle(&pending.answer, failure.clone());
+            releaser.settle(&pending.answer, committed.clone().err());
         }
         for (reader, state) in pending.readers {
-            let _ = reader.send(match &failure {
-                None => Ok(state),
-                Some(_) => Err(Undelivered::NotLeader),
+            let _ = reader.send(match &committed {
+                Ok(_) => Ok(state),
+                Err(_) => Err(Undelivered::NotLeader),
             });
         }
     }
@@ -300,6 +332,10 @@ impl Actor for Activation {
     ) -> Result<(), ActorProcessingErr> {
         match state {
             ActivationState::Alive(alive) => {
+                if let ActivationMessage::Command(_) = &message {
+                    let max = alive.arguments.replica.gate_records_max();
+                    alive.arguments.gate.has_room(max).await;
+                }
                 let handled = alive.handle(message);
                 // Only now: one that waits for nothing may be sent away.
                 alive.arguments.gate.leave();
@@ -413,7 +449,10 @@ impl Alive {
             return Ok(());
         }
         let Some(row) = self.timers.get(&firing.name).filter(|row| row.awaits(&firing)) else {
-            drop(reply.send(Ok(Ok(Bytes::new()))));
+            drop(reply.send(Ok(Answered {
+                reply: Ok(Bytes::new()),
+                index: self.arguments.replica.applied(),
+            })));
             return Ok(());
         };
         let row = Arc::clone(row);
@@ -669,7 +708,11 @@ impl Alive {
                 drop(message.reply.send(match skipped {
                     _ if is_other(record.fingerprint) => Err(Undelivered::Reused),
                     Some(reason) => Err(Undelivered::Skipped(reason)),
-                    None => Ok(record.reply.clone()),
+                    None => Ok(Answered {
+                        reply: record.reply.clone(),
+                        // At or behind the record's own, which is applied.
+                        index: self.arguments.replica.applied(),
+                    }),
                 }));
                 Ok(None)
             }

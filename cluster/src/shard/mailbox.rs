@@ -56,6 +56,11 @@ pub(crate) enum Event {
         group: u32,
         done: oneshot::Sender<bool>,
     },
+    /// Told when this replica has applied all that is committed now.
+    Catch {
+        group: u32,
+        done: oneshot::Sender<bool>,
+    },
     Status(oneshot::Sender<Vec<GroupStatus>>),
     Stop,
 }

@@ -114,11 +114,22 @@ impl<O: Outgoing> Runtime<O> {
                         self.reading.insert(ticket, done);
                         inputs.push(Input::Read { group, ticket });
                     }
+                    Event::Catch { group, done } => {
+                        let ticket = self.ticket();
+                        self.reading.insert(ticket, done);
+                        inputs.push(Input::Catch { group, ticket });
+                    }
                     Event::Status(reply) => {
                         // Whoever asked may have gone.
                         let _ = reply.send(self.parts.driver.status());
                     }
-                    Event::Stop => return,
+                    Event::Stop => {
+                        // Nobody shall wait for what this thread will not tell any more.
+                        for (_, (on_fate, _)) in self.waiting.drain() {
+                            on_fate(Err(Failure::Unknown));
+                        }
+                        return;
+                    }
                 }
             }
             if taken >= next_tick {

@@ -23,3 +23,15 @@ pub(crate) fn unix_ns() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// Nanoseconds of a clock that only goes forward, and goes on while the machine sleeps; never 0. For ages within one
+/// process: no other node's is compared with it.
+pub(crate) fn steady_ns() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    // Elsewhere it is the monotonic clock that goes on.
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    (time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64).max(1)
+}

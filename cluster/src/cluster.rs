@@ -10,8 +10,8 @@ use tonic::service::Routes;
 use crate::{
     admission::Tenant,
     codec,
-    config::Config,
-    engine::Engine,
+    config::{Config, NodeId},
+    engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
     journal::keys::fnv,
@@ -19,9 +19,16 @@ use crate::{
     service::Services,
     shard::shard_of,
     supervision::Forced,
+    token::VersionToken,
     trace::TraceContext,
-    transport::{FRAME_BYTES_MAX, outcome::EventView, server::PeerServer},
+    transport::{
+        FRAME_BYTES_MAX,
+        outcome::{EventView, StateView},
+        server::PeerServer,
+    },
 };
+
+pub use crate::engine::read::Consistency;
 
 /// What every call carries beside its content.
 #[derive(Debug, Clone)]
@@ -66,6 +73,22 @@ pub struct Versioned<S> {
     pub state: S,
     /// The events after the asked version, where they were asked for.
     pub events: Vec<EventRecord>,
+    /// A read that presents this sees at least as much.
+    pub token: VersionToken,
+    /// Everything that was acknowledged so long before it was read is part of it. Zero for a linearizable read, which has
+    /// everything acknowledged before the call; `None` where the answering replica does not know.
+    pub staleness: Option<Duration>,
+    /// Who answered.
+    pub node: NodeId,
+}
+
+/// What a command was answered.
+#[derive(Debug, Clone)]
+pub struct Told<E: Entity> {
+    /// The reply, or the rejection.
+    pub answer: Result<E::Reply, E::Rejection>,
+    /// A read that presents this sees at least what the answer rests on.
+    pub token: VersionToken,
 }
 
 /// A stored event, for people.
@@ -86,12 +109,16 @@ pub struct EventRecord {
 }
 
 /// What a read waits for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ReadOptions {
     /// Wait until the version is greater than this, at most until the deadline; then the state is given as it is.
     pub newer_than: Option<u64>,
     /// Also the events after this version.
     pub events_after: Option<u64>,
+    /// How new it must be. A read that waits (`newer_than`) is always linearizable.
+    pub consistency: Consistency,
+    /// What is read is at least as new as these, as far as they are of the entity's shard.
+    pub after: Vec<VersionToken>,
 }
 
 /// A running node's engine; a cheap handle.
@@ -134,16 +161,24 @@ impl Cluster {
         command: &E::Command,
         request: &Request,
     ) -> Result<E::Reply, AskError<E::Rejection>> {
-        let key = key_of::<E>(id)?;
-        let command = codec::encode(command);
-        let reply = self.engine.ask(&key, command, request).await?;
-        match reply {
-            Ok(reply) => Ok(read_back(&key, &reply)?),
-            Err(rejection) => Err(AskError::Rejected(read_back(&key, &rejection)?)),
-        }
+        let told = self.ask_at::<E>(id, command, request).await?;
+        told.answer.map_err(AskError::Rejected)
     }
 
-    /// A linearizable read. An entity without events has version 0 and the default state.
+    /// The same; says also how far the entity's shard had come, for reads that must see what was answered.
+    pub async fn ask_at<E: Entity>(&self, id: &str, command: &E::Command, request: &Request) -> Result<Told<E>, Error> {
+        let key = key_of::<E>(id)?;
+        let command = codec::encode(command);
+        let (reply, token) = self.engine.ask(&key, command, request).await?;
+        let answer = match reply {
+            Ok(reply) => Ok(read_back(&key, &reply)?),
+            Err(rejection) => Err(read_back(&key, &rejection)?),
+        };
+        Ok(Told { answer, token })
+    }
+
+    /// A read, linearizable unless the options say otherwise. An entity without events has version 0 and the default
+    /// state.
     pub async fn read<E: Entity>(
         &self,
         id: &str,
@@ -151,26 +186,58 @@ impl Cluster {
         request: &Request,
     ) -> Result<Versioned<E::State>, Error> {
         let key = key_of::<E>(id)?;
-        let ReadOptions {
-            newer_than,
-            events_after,
-        } = options;
-        let view = self.engine.read(&key, newer_than, events_after, request).await?;
+        let view = self.view(&key, &options, request).await?;
         Ok(Versioned {
             version: view.version,
             state: read_back(&key, &view.state)?,
             events: self.events(&key, view.events)?,
+            token: view.token,
+            staleness: view.age_us.map(Duration::from_micros),
+            node: view.node,
         })
     }
 
-    /// One entity of any kind, for people.
+    async fn view(&self, key: &EntityKey, options: &ReadOptions, request: &Request) -> Result<StateView, Error> {
+        let query = Query {
+            newer_than: options.newer_than,
+            events_after: options.events_after,
+            ..Query::default()
+        };
+        let wanted = (options.consistency, &options.after[..]);
+        self.engine.read(key, query, wanted, request).await
+    }
+
+    /// One entity of any kind, for people, as it is now.
     pub async fn show(&self, key: &EntityKey, request: &Request) -> Result<pb::ShowEntityResponse, Error> {
-        let view = self.engine.read(key, None, Some(0), request).await?;
-        let outbox = self.engine.outbox_of(key, request.trace, request.timeout).await?;
+        let shown = self.show_with(key, ReadOptions::default(), request).await;
+        shown.map(|(shown, _)| shown)
+    }
+
+    /// The same as a read like others, with its token. Open effects and timers come from the leader, and not with a stale
+    /// read.
+    pub async fn show_with(
+        &self,
+        key: &EntityKey,
+        options: ReadOptions,
+        request: &Request,
+    ) -> Result<(pb::ShowEntityResponse, VersionToken), Error> {
+        let options = ReadOptions {
+            events_after: Some(0),
+            ..options
+        };
+        let view = self.view(key, &options, request).await?;
+        let token = view.token;
+        let (outbox, timers) = match options.consistency {
+            Consistency::Stale(_) => (Vec::new(), Vec::new()),
+            Consistency::Linearizable | Consistency::Tokens => (
+                self.engine.outbox_of(key, request.trace, request.timeout).await?,
+                self.engine.timers_of(key).await,
+            ),
+        };
         let shard = shard_of(key, self.engine.shards());
         let route = self.engine.route(shard);
         let events = self.events(key, view.events)?;
-        Ok(pb::ShowEntityResponse {
+        let shown = pb::ShowEntityResponse {
             kind: key.kind.to_string(),
             id: key.id.to_string(),
             shard,
@@ -203,8 +270,11 @@ impl Cluster {
                     waits_for: effect.waits_for,
                 })
                 .collect(),
-            timers: self.engine.timers_of(key).await,
-        })
+            timers,
+            answered_by: u32::from(view.node),
+            staleness_us: view.age_us,
+        };
+        Ok((shown, token))
     }
 
     /// The whole cluster, as far as it can be reached from this node.

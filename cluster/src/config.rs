@@ -61,6 +61,9 @@ pub struct Limits {
     pub election_ticks: usize,
     /// Commands that may wait for one entity.
     pub mailbox_len_max: usize,
+    /// Records of one entity that may be decided and not yet committed. With 1 an entity takes its next command only when the
+    /// last one is durable: that is for comparing.
+    pub gate_records_max: usize,
     /// Commands and reads that may be under way on this node.
     pub in_flight_max: usize,
     /// Commands under way to other nodes on behalf of effects.
@@ -108,6 +111,7 @@ impl Default for Limits {
             heartbeat_ticks: 4,
             election_ticks: 12,
             mailbox_len_max: 4096,
+            gate_records_max: 32_768,
             in_flight_max: 32_768,
             effects_in_flight_max: 4096,
             timers_per_shard_max: 100_000,

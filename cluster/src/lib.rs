@@ -19,13 +19,15 @@ mod simulation;
 mod spans;
 mod store;
 pub mod supervision;
+mod token;
 pub mod trace;
 mod transport;
 
 pub use admission::tenants::Tenant;
-pub use cluster::{Cluster, ReadOptions, Request, StartError, Versioned};
+pub use cluster::{Cluster, Consistency, ReadOptions, Request, StartError, Told, Versioned};
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
 pub use service::{CallError, Service, ServiceCall, Services};
+pub use token::{TokenError, VersionToken};
 pub use trace::{SpanRecord, SpanSink, TraceContext};

@@ -1,8 +1,11 @@
 //! Spans of the engine's own work, for traces that are recorded; for all others they cost a comparison.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use crate::trace::{SpanRecord, SpanSink, TraceContext};
+use crate::{
+    clock::unix_ns,
+    trace::{SpanRecord, SpanSink, TraceContext},
+};
 
 /// Where the engine's spans go.
 #[derive(Clone, Default)]
@@ -40,6 +43,28 @@ impl Span {
     /// The context for what happens within this span.
     pub(crate) fn context(&self, parent: &TraceContext) -> TraceContext {
         self.0.as_ref().map_or(*parent, |(record, _)| record.trace)
+    }
+
+    /// Hands in a part of it that is over.
+    pub(crate) fn part(&self, name: &'static str, from: Instant, to: Instant) {
+        if let Some((whole, sink)) = &self.0 {
+            let now = (Instant::now(), unix_ns());
+            let unix_ns = |at: Instant| {
+                now.1
+                    .saturating_sub(now.0.saturating_duration_since(at).as_nanos() as u64)
+            };
+            let mut part = SpanRecord::begin(name, &whole.trace);
+            part.start_unix_ns = unix_ns(from);
+            part.end_unix_ns = unix_ns(to).max(part.start_unix_ns);
+            sink.record(part);
+        }
+    }
+
+    /// When it began, as near as the two clocks can say; `None` where it is not recorded.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        let (record, _) = self.0.as_ref()?;
+        let age = std::time::Duration::from_nanos(unix_ns().saturating_sub(record.start_unix_ns));
+        Instant::now().checked_sub(age)
     }
 
     /// Says why it failed.

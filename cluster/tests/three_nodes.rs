@@ -262,6 +262,7 @@ async fn an_author_sees_durable_deduplicated_linearizable_entities() {
     let newer = ReadOptions {
         newer_than: Some(3),
         events_after: Some(3),
+        ..ReadOptions::default()
     };
     let waiting = tokio::spawn({
         let cluster = nodes[1].cluster.clone();

@@ -91,6 +91,7 @@ impl Work {
                 sku: format!("stream-{}", number % ITEMS),
                 quantity: 1,
             })),
+            ..CommandRequest::default()
         };
         Self {
             waiting: (0..u64::from(count)).map(command).collect(),

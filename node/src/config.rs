@@ -1,9 +1,10 @@
-//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision` and `telemetry`. What is wrong with it is said with
-//! the file and the key.
+//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision` and `telemetry`. What is wrong with it is
+//! said with the file and the key. The variable `PLAYHOUSE_LIMITS` changes limits of all nodes that find it in their
+//! environment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    env, fs,
     path::Path,
 };
 
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{effects::policy::Policy, telemetry::log::LogFormat};
 
+/// Limits that count for every node which finds them in its environment: `idle_ms = 500, mailbox_len_max = 64`.
+const LIMITS_VARIABLE: &str = "PLAYHOUSE_LIMITS";
 /// The most shards of a cluster.
 const SHARDS_MAX: u32 = 1024;
 
@@ -125,7 +128,32 @@ impl NodeFile {
             path: name.clone(),
             error,
         })?;
-        Self::parse(&name, &text)
+        let file = Self::parse(&name, &text)?;
+        match env::var(LIMITS_VARIABLE) {
+            Ok(limits) => file.with_limits(&limits),
+            Err(_) => Ok(file),
+        }
+    }
+
+    /// The same with other limits: `name = value`, divided by commas.
+    fn with_limits(mut self, changes: &str) -> Result<Self, ConfigError> {
+        let wrong = |key: &str, reason: String| ConfigError::Value {
+            path: format!("as changed by {LIMITS_VARIABLE}"),
+            key: key.to_owned(),
+            reason,
+        };
+        let changes: toml::Table =
+            toml::from_str(&changes.replace(',', "\n")).map_err(|error| wrong("limits", error.message().to_owned()))?;
+        let mut limits =
+            toml::Table::try_from(&self.cluster.limits).map_err(|error| wrong("limits", error.to_string()))?;
+        limits.extend(changes);
+        self.cluster.limits = limits
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong("limits", error.message().to_owned()))?;
+        match self.fault() {
+            None => Ok(self),
+            Some((key, reason)) => Err(wrong(&key, reason)),
+        }
     }
 
     /// Reads and checks a file's text.
@@ -185,6 +213,7 @@ impl NodeFile {
             ("tick_ms", limits.tick_ms),
             ("heartbeat_ticks", limits.heartbeat_ticks as u64),
             ("mailbox_len_max", limits.mailbox_len_max as u64),
+            ("gate_records_max", limits.gate_records_max as u64),
             ("in_flight_max", limits.in_flight_max as u64),
             ("effects_in_flight_max", limits.effects_in_flight_max as u64),
             ("value_bytes_max", limits.value_bytes_max as u64),
@@ -284,6 +313,21 @@ mod tests {
             wrong.contains("`supervision.outside.payment-provider.jitter_percent` is 200"),
             "{wrong}"
         );
+    }
+
+    #[test]
+    fn limits_of_the_environment_are_checked_like_those_of_the_file() {
+        let file = || NodeFile::parse("node.toml", SMALLEST).expect("right");
+        let changed = file()
+            .with_limits("gate_records_max = 1, idle_ms = 500")
+            .expect("right");
+        let limits = changed.cluster.limits;
+        assert_eq!((limits.gate_records_max, limits.idle_ms), (1, 500));
+        assert_eq!(limits.mailbox_len_max, file().cluster.limits.mailbox_len_max);
+        for wrong in ["gate_records_max = 0", "urk = 1", "nonsense", "idle_ms = -1"] {
+            let error = file().with_limits(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("PLAYHOUSE_LIMITS"), "{error}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) enum Bench {
     Commands,
     /// The same over the gateway's streams.
     Stream,
-    /// All commands to one entity, over streams.
+    /// All commands to one entity, with and without the pipelining of its output gate.
     Hot,
     /// Orders of three lines through the whole saga.
     Checkouts,

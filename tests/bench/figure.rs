@@ -34,7 +34,7 @@ pub(crate) struct Figure {
     others_percent: f64,
 }
 
-/// Sends a load for as long as the arguments say and tells what came of it.
+/// Sends a load for as long as the arguments say and tells what came of it; gives the commands a second.
 pub(crate) async fn measure(
     arguments: &Arguments,
     target: &Target,
@@ -42,7 +42,7 @@ pub(crate) async fn measure(
     workload: Workload,
     way: Way,
     in_flight: usize,
-) {
+) -> f64 {
     let from = tokio::time::Instant::now() + arguments.warm_up();
     let end = End::At {
         from,
@@ -50,7 +50,9 @@ pub(crate) async fn measure(
     };
     let load = Load::new(workload, end);
     let (tally, usage) = load.send(way, &target.channels, in_flight, &target.processes()).await;
-    Figure::new(bench, in_flight, arguments.measured(), tally, usage, target).print(arguments.json);
+    let figure = Figure::new(bench, in_flight, arguments.measured(), tally, usage, target);
+    figure.print(arguments.json);
+    figure.per_second
 }
 
 impl Figure {

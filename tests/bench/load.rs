@@ -233,6 +233,7 @@ impl Load {
                 correlation: place as u64,
                 request_id,
                 command: Some(command),
+                ..CommandRequest::default()
             };
             // When the stream has broken, reading it says so.
             usize::from(sender.unbounded_send(request).is_ok())

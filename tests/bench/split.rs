@@ -2,11 +2,11 @@
 //! client's own times stand at both ends. All clocks are one machine's, so the moments can be compared.
 //!
 //! ```text
-//! client | in | edge | hop there, mailbox | decide | propose | commit | hop back | edge | out | client
+//! client | in | edge | hop there, mailbox | decide | propose | queue | sync | majority | apply | hop back | edge | out
 //! ```
 //!
-//! `commit` holds what the engine has no spans for: the wait for the driver, the sync of the log here and on one other
-//! replica, the network between them, and the apply.
+//! A commit falls into four: `queue`, the wait for the driver and for a place in an entry; `sync`, until the leader has the
+//! entry on its device, or a majority has it without; `majority`, what is left until another replica has answered; `apply`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,7 +45,7 @@ const PART_MAX: u64 = 600_000_000;
 const EXPORT_DELAY: Duration = Duration::from_secs(3);
 
 /// Parts of a call that was not forwarded.
-const LOCAL_PARTS: usize = 8;
+const LOCAL_PARTS: usize = 11;
 
 /// When a call began and ended at its client, in nanoseconds since 1970, by its trace.
 type Calls = Arc<Mutex<HashMap<u128, (u64, u64)>>>;
@@ -202,6 +202,8 @@ fn split((begun, ended): (u64, u64), spans: &[Span]) -> Option<Vec<(&'static str
     };
     let edge = only("Stock/ReceiveStock")?;
     let (decide, commit) = (only("decide")?, only("commit")?);
+    let (queue, sync) = (only("commit.queue")?, only("commit.sync")?);
+    let (majority, apply) = (only("commit.majority")?, only("commit.apply")?);
     let forward = only("forward");
     if forward.is_none() && spans.iter().any(|span| span.name == "forward") {
         return None;
@@ -218,7 +220,10 @@ fn split((begun, ended): (u64, u64), spans: &[Span]) -> Option<Vec<(&'static str
     }
     parts.push(("decide", between(decide.0, decide.1)));
     parts.push(("evolved, recorded, proposed", between(decide.1, commit.0)));
-    parts.push(("commit: queue, sync, network, apply", between(commit.0, commit.1)));
+    parts.push(("commit: queue", between(commit.0, queue.1)));
+    parts.push(("commit: sync", between(sync.0, sync.1)));
+    parts.push(("commit: majority", between(majority.0, majority.1)));
+    parts.push(("commit: apply", between(apply.0, commit.1)));
     match forward {
         None => parts.push(("answer through the edge", between(commit.1, edge.1))),
         Some(forward) => {

@@ -101,7 +101,7 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "rustix",
-        places: &["node/src/local", "tests/harness"],
+        places: &["cluster/src/clock.rs", "node/src/local", "tests/harness"],
     },
 ];
 

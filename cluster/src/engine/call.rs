@@ -13,29 +13,25 @@ use bytes::Bytes;
 use proto::cluster::v1 as pb;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::Engine;
+use super::{
+    Engine,
+    read::{self, Query},
+};
 use crate::{
     admission::{Limit, Tenant},
     cluster::Request,
     config::NodeId,
-    entity::{
-        EntityKey, RequestId,
-        activation::{ReadState, Undelivered},
-        envelope::Envelope,
-        release::Release,
-    },
+    entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, release::Release},
     error::Error,
     journal::{Chain, Origin, Reply},
     replication::node_of,
-    shard::{
-        replica::{Replica, Route},
-        shard_of,
-    },
+    shard::{replica::Route, shard_of},
+    token::VersionToken,
     trace::TraceContext,
-    transport::outcome::{EventView, Forwarded, QuarantineView, StateView},
+    transport::outcome::{Forwarded, QuarantineView},
 };
 
 /// First and longest time between two attempts to find a leader.
@@ -43,17 +39,15 @@ const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
 const ATTEMPT_MAX: Duration = Duration::from_millis(50);
 /// What callers are told to wait when there is no leader.
 const RETRY_UNAVAILABLE: Duration = Duration::from_millis(200);
-/// A node answers a waiting read this long before the caller's time is over.
-const ANSWER_BEFORE: Duration = Duration::from_millis(30);
+/// How long another replica is waited for that need not lead, and how many are asked before the leader.
+const FROM_ANOTHER_MAX: Duration = Duration::from_millis(200);
+const OTHERS_MAX: usize = 2;
 
 /// What is asked of an entity.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
     Command(Bytes, Envelope),
-    Query {
-        newer_than: Option<u64>,
-        events_after: Option<u64>,
-    },
+    Query(Query),
     /// Lift a quarantine, under this request id.
     Release(Release, RequestId),
     /// What is known of a quarantine.
@@ -67,23 +61,23 @@ impl Body {
     fn waits(&self) -> bool {
         matches!(
             self,
-            Self::Query {
+            Self::Query(Query {
                 newer_than: Some(_),
                 ..
-            }
+            })
         )
     }
 }
 
 /// A call, on its way.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     shard: u32,
-    key: &'a EntityKey,
+    pub(super) key: &'a EntityKey,
     body: Body,
     trace: TraceContext,
     tenant: &'a Tenant,
-    timeout: Duration,
-    deadline: Instant,
+    pub(super) timeout: Duration,
+    pub(super) deadline: Instant,
     /// A command has been handed to somebody who has not said that it was not done.
     maybe_done: AtomicBool,
     /// It is an effect, or the cluster's own: their number is bounded elsewhere.
@@ -97,7 +91,7 @@ impl Engine {
         key: &EntityKey,
         command: Bytes,
         request: &Request,
-    ) -> Result<Reply, Error> {
+    ) -> Result<(Reply, VersionToken), Error> {
         let envelope = Envelope {
             fingerprint: request.fingerprint,
             ..Envelope::new(request.id.clone(), request.trace)
@@ -115,8 +109,10 @@ impl Engine {
         envelope: Envelope,
         timeout: Duration,
     ) -> Result<Reply, Error> {
-        self.tell(key, command, envelope, &Tenant::default(), timeout, true)
-            .await
+        let told = self
+            .tell(key, command, envelope, &Tenant::default(), timeout, true)
+            .await;
+        told.map(|(reply, _)| reply)
     }
 
     async fn tell(
@@ -127,7 +123,7 @@ impl Engine {
         tenant: &Tenant,
         timeout: Duration,
         is_effect: bool,
-    ) -> Result<Reply, Error> {
+    ) -> Result<(Reply, VersionToken), Error> {
         if command.len() > self.limits().value_bytes_max {
             return Err(Error::Invalid {
                 field: "command".to_owned(),
@@ -141,46 +137,7 @@ impl Engine {
         let trace = envelope.trace;
         let body = Body::Command(command, envelope);
         match self.call(key, body, trace, tenant, timeout, is_effect).await? {
-            Forwarded::Reply(reply) => Ok(reply),
-            other => Err(unexpected(key, &other)),
-        }
-    }
-
-    /// Reads an entity.
-    pub(crate) async fn read(
-        self: &Arc<Self>,
-        key: &EntityKey,
-        newer_than: Option<u64>,
-        events_after: Option<u64>,
-        request: &Request,
-    ) -> Result<StateView, Error> {
-        let query = Body::Query {
-            newer_than,
-            events_after,
-        };
-        match self
-            .call(key, query, request.trace, &request.tenant, request.timeout, false)
-            .await?
-        {
-            Forwarded::State(state) => Ok(state),
-            other => Err(unexpected(key, &other)),
-        }
-    }
-
-    /// Reads an entity of the cluster's own, whatever clients have under way.
-    pub(crate) async fn read_own(
-        self: &Arc<Self>,
-        key: &EntityKey,
-        newer_than: Option<u64>,
-        timeout: Duration,
-    ) -> Result<StateView, Error> {
-        let query = Body::Query {
-            newer_than,
-            events_after: None,
-        };
-        let trace = TraceContext::default();
-        match self.call(key, query, trace, &Tenant::default(), timeout, true).await? {
-            Forwarded::State(state) => Ok(state),
+            Forwarded::Reply(reply, token) => Ok((reply, token)),
             other => Err(unexpected(key, &other)),
         }
     }
@@ -202,7 +159,7 @@ impl Engine {
         }
         let bytes = match &body {
             Body::Command(command, _) => command.len(),
-            Body::Query { .. } | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
         };
         let _credit = if is_effect {
             None
@@ -224,7 +181,13 @@ impl Engine {
             maybe_done: AtomicBool::new(false),
             is_effect,
         };
-        match timeout_at(call.deadline, self.until_answered(&call)).await {
+        let answered = async {
+            if let Some(answer) = self.from_any(&call).await {
+                return answer;
+            }
+            self.until_answered(&call).await
+        };
+        match timeout_at(call.deadline, answered).await {
             Ok(answer) => answer,
             Err(_) => Err(self.out_of_time(&call)),
         }
@@ -247,6 +210,50 @@ impl Engine {
             };
         }
         Error::TimedOut { after: call.timeout }
+    }
+
+    /// Asks replicas that need not lead: this node's own, then the others, the nearest first. `None` where the read is for
+    /// the leader, or none of them can answer.
+    async fn from_any(self: &Arc<Self>, call: &Call<'_>) -> Option<Result<Forwarded, Error>> {
+        let Body::Query(query) = &call.body else { return None };
+        query.behind?;
+        for node in self.any_order(call.shard) {
+            let answer = if node == self.node() {
+                self.here(call.shard, call).await
+            } else {
+                // Another replica shall answer from what it knows already, or the leader is asked.
+                let asked = self.there(node, call);
+                timeout(FROM_ANOTHER_MAX, asked).await.unwrap_or(Forwarded::Unknown)
+            };
+            match answer {
+                Forwarded::State(_) => return Some(Ok(answer)),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Some(Err(refused(call.key, answer))),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The nodes that may answer a read for any replica, in the order in which they are asked.
+    fn any_order(&self, shard: u32) -> Vec<NodeId> {
+        let leader = self.routes[shard as usize].borrow().leader;
+        let mut others: Vec<_> = self
+            .map()
+            .home(shard)
+            .iter()
+            .map(|id| node_of(*id))
+            // The leader is asked in any case, for what is true now.
+            .filter(|node| *node != self.node() && Some(*node) != leader)
+            .filter_map(|node| {
+                let peer = self.links.peer(node).filter(|peer| peer.forward.is_up())?;
+                Some((peer.forward.nearness(), node))
+            })
+            .collect();
+        others.sort_unstable();
+        let own = self.replica(shard).map(|_| self.node());
+        own.into_iter()
+            .chain(others.into_iter().map(|(_, node)| node).take(OTHERS_MAX))
+            .collect()
     }
 
     async fn until_answered(self: &Arc<Self>, call: &Call<'_>) -> Result<Forwarded, Error> {
@@ -277,7 +284,7 @@ impl Engine {
                 call.maybe_done.store(maybe_done, Ordering::Relaxed);
             }
             match answer {
-                Forwarded::Reply(_)
+                Forwarded::Reply(..)
                 | Forwarded::State(_)
                 | Forwarded::Released(_)
                 | Forwarded::Quarantine(_)
@@ -290,6 +297,7 @@ impl Engine {
                     self.learn(call.shard, hint);
                 }
                 Forwarded::Unknown => self.learn(call.shard, None),
+                Forwarded::TooOld => {}
                 Forwarded::Overloaded { .. } | Forwarded::Restarting { .. } if maybe_done => {}
                 Forwarded::Overloaded { limit, retry_ms } => {
                     return Err(Error::Overloaded {
@@ -315,13 +323,7 @@ impl Engine {
                         reason,
                     });
                 }
-                Forwarded::Failed(reason) => {
-                    return Err(Error::Failed {
-                        entity: call.key.to_string(),
-                        reason,
-                    });
-                }
-                Forwarded::Invalid { field, reason } => return Err(Error::Invalid { field, reason }),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Err(refused(call.key, answer)),
             }
             if hint.is_none() {
                 let pause = (ATTEMPT_FIRST * 2_u32.saturating_pow(attempt.min(8))).min(ATTEMPT_MAX);
@@ -363,7 +365,7 @@ impl Engine {
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let envelope = match &call.body {
             Body::Command(_, envelope) => Some(envelope),
-            Body::Query { .. } | Body::Release(..) | Body::Quarantine | Body::Outbox => None,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => None,
         };
         let request_id = match &call.body {
             Body::Release(_, by) => by.to_string(),
@@ -396,13 +398,7 @@ impl Engine {
             timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
             body: Some(match &call.body {
                 Body::Command(command, _) => pb::forward_request::Body::Command(command.clone()),
-                Body::Query {
-                    newer_than,
-                    events_after,
-                } => pb::forward_request::Body::Query(pb::Query {
-                    newer_than: *newer_than,
-                    events_after: *events_after,
-                }),
+                Body::Query(query) => pb::forward_request::Body::Query(query.to_wire()),
                 Body::Release(Release::Retry, _) => pb::forward_request::Body::Release(pb::Release { skip: false }),
                 Body::Release(Release::Skip, _) => pb::forward_request::Body::Release(pb::Release { skip: true }),
                 Body::Quarantine => pb::forward_request::Body::Quarantine(pb::QuarantineQuery {}),
@@ -460,10 +456,7 @@ impl Engine {
                 };
                 Body::Command(command, envelope)
             }
-            Some(pb::forward_request::Body::Query(query)) => Body::Query {
-                newer_than: query.newer_than,
-                events_after: query.events_after,
-            },
+            Some(pb::forward_request::Body::Query(query)) => Body::Query(Query::from_wire(query, request.shard)),
             Some(pb::forward_request::Body::Release(release)) => match RequestId::new(&request.request_id) {
                 Ok(by) => Body::Release(if release.skip { Release::Skip } else { Release::Retry }, by),
                 Err(error) => return invalid("request id", error.to_string()),
@@ -519,7 +512,7 @@ impl Engine {
                 replica
                     .command(call.key, command.clone(), envelope, None)
                     .await
-                    .map(Forwarded::Reply)
+                    .map(|(reply, token)| Forwarded::Reply(reply, token))
             }
             Body::Release(how, by) => replica
                 .release(call.key, *how, by.clone(), call.trace)
@@ -539,13 +532,10 @@ impl Engine {
                     })
                 }))
             }),
-            Body::Query {
-                newer_than,
-                events_after,
-            } => tokio::select! {
-                read = read_here(&replica, call, *newer_than, *events_after) => read.map(Forwarded::State),
+            Body::Query(query) => tokio::select! {
+                read = read::here(&replica, call, query) => read,
                 // Who waits for news asks the next leader, and does not hold this node up.
-                () = self.until_stopping(), if newer_than.is_some() => Err(Undelivered::NotLeader),
+                () = self.until_stopping(), if query.newer_than.is_some() => Err(Undelivered::NotLeader),
             },
         };
         let leader = self.routes[shard as usize]
@@ -584,57 +574,16 @@ async fn left(routes: &mut watch::Receiver<Route>, leader: NodeId) {
     }
 }
 
-async fn read_here(
-    replica: &Arc<Replica>,
-    call: &Call<'_>,
-    newer_than: Option<u64>,
-    events_after: Option<u64>,
-) -> Result<StateView, Undelivered> {
-    let give_up = call.deadline - ANSWER_BEFORE.min(call.timeout / 4);
-    loop {
-        let watch = newer_than.map(|_| replica.watch(call.key));
-        let ReadState { head, state } = replica.read(call.key).await?;
-        if let (Some(mut watch), Some(newer_than)) = (watch, newer_than)
-            && head.version <= newer_than
-            && Instant::now() < give_up
-        {
-            tokio::select! {
-                () = watch.next() => {}
-                () = sleep_until(give_up) => {}
-            }
-            continue;
-        }
-        let events = match events_after {
-            Some(after) => events(replica, call.key, after, head.version)?,
-            None => Vec::new(),
-        };
-        return Ok(StateView {
-            version: head.version,
-            state,
-            events,
-        });
+/// The error of a call that was refused for good.
+fn refused(key: &EntityKey, answer: Forwarded) -> Error {
+    match answer {
+        Forwarded::Failed(reason) => Error::Failed {
+            entity: key.to_string(),
+            reason,
+        },
+        Forwarded::Invalid { field, reason } => Error::Invalid { field, reason },
+        other => unexpected(key, &other),
     }
-}
-
-/// The events of an entity after a version, up to another.
-fn events(replica: &Replica, key: &EntityKey, after: u64, up_to: u64) -> Result<Vec<EventView>, Undelivered> {
-    let records = replica
-        .history(key, 1)
-        .map_err(|error| Undelivered::Failed(error.to_string()))?;
-    let all = records
-        .iter()
-        .flat_map(|record| record.events.iter().map(move |event| (record, event)));
-    Ok((1_u64..)
-        .zip(all)
-        .filter(|(version, _)| *version > after && *version <= up_to)
-        .map(|(version, (record, event))| EventView {
-            version,
-            event: event.clone(),
-            at_ms: record.at_ms,
-            request: record.request.to_string(),
-            trace: record.trace,
-        })
-        .collect())
 }
 
 pub(super) fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {

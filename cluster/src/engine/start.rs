@@ -146,6 +146,7 @@ impl Engine {
             append_records_max: limits.append_records_max,
             append_bytes_max: limits.append_bytes_max,
             seed: self.identity.nonce(),
+            life: rand::random(),
         };
         let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
         let (checkpoints, checkpointer) = checkpointer::spawn(checkpointer::Parts {
@@ -293,9 +294,14 @@ fn check(config: &Config) -> Result<(), StartError> {
     if limits.tick_ms == 0 || limits.heartbeat_ticks == 0 || limits.election_ticks <= limits.heartbeat_ticks {
         return wrong("limits: ticks must be above 0, and election_ticks above heartbeat_ticks".to_owned());
     }
-    if limits.live_entities_max == 0 || limits.recoveries_in_flight_max == 0 || limits.outbox_len_max == 0 {
+    if limits.live_entities_max == 0
+        || limits.recoveries_in_flight_max == 0
+        || limits.outbox_len_max == 0
+        || limits.gate_records_max == 0
+    {
         return wrong(
-            "limits: live_entities_max, recoveries_in_flight_max, outbox_len_max must be at least 1".to_owned(),
+            "limits: live_entities_max, recoveries_in_flight_max, outbox_len_max, gate_records_max must be at least 1"
+                .to_owned(),
         );
     }
     if limits.idle_ms < 4 || limits.append_records_max == 0 || limits.mailbox_len_max == 0 {

@@ -74,6 +74,7 @@ impl Engine {
                     timers: state.timers().len() as u64,
                     timers_overdue_ms: (state.timers().first_due_ms())
                         .map_or(0, |due_ms| now_ms.saturating_sub(due_ms)),
+                    commit: Some(replica.commit_times().told()),
                 })
             })
             .collect();
@@ -88,6 +89,7 @@ impl Engine {
             has_begun,
             load: Some(self.load_status()),
             replicas,
+            times: Some(self.mailbox.times_told()),
             breakers: self
                 .services
                 .iter()
@@ -153,6 +155,7 @@ impl Engine {
                         replicas: map.replicas_on(*id).filter(|(shard, _)| *shard < map.shards).count() as u32,
                         unwell: said.map(|said| said.unwell.clone()).unwrap_or_default(),
                         load: said.and_then(|said| said.load.clone()),
+                        times: said.and_then(|said| said.times),
                     }
                 })
                 .collect(),
@@ -216,6 +219,7 @@ impl Engine {
             checkpoint: replica.checkpoint,
             timers: replica.timers,
             timers_overdue_ms: replica.timers_overdue_ms,
+            commit: replica.commit,
         }
     }
 

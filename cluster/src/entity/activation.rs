@@ -57,8 +57,16 @@ pub(crate) enum Undelivered {
     Skipped(String),
 }
 
+/// What a command was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// A position of the journal that holds the record of the answer.
+    pub(crate) index: u64,
+}
+
 /// The end of a command at the leader.
-pub(crate) type Delivered = Result<Reply, Undelivered>;
+pub(crate) type Delivered = Result<Answered, Undelivered>;
 
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
@@ -193,6 +201,10 @@ impl Actor for Activation {
     ) -> Result<(), ActorProcessingErr> {
         match state {
             ActivationState::Alive(alive) => {
+                if let ActivationMessage::Command(_) = &message {
+                    let max = alive.arguments.replica.gate_records_max();
+                    alive.arguments.gate.has_room(max).await;
+                }
                 let handled = alive.handle(message);
                 // Only now: one that waits for nothing may be sent away.
                 alive.arguments.gate.leave();
@@ -306,7 +318,10 @@ impl Alive {
             return Ok(());
         }
         let Some(row) = self.timers.get(&firing.name).filter(|row| row.awaits(&firing)) else {
-            drop(reply.send(Ok(Ok(Bytes::new()))));
+            drop(reply.send(Ok(Answered {
+                reply: Ok(Bytes::new()),
+                index: self.arguments.replica.applied(),
+            })));
             return Ok(());
         };
         let row = Arc::clone(row);
@@ -562,7 +577,11 @@ impl Alive {
                 drop(message.reply.send(match skipped {
                     _ if is_other(record.fingerprint) => Err(Undelivered::Reused),
                     Some(reason) => Err(Undelivered::Skipped(reason)),
-                    None => Ok(record.reply.clone()),
+                    None => Ok(Answered {
+                        reply: record.reply.clone(),
+                        // At or behind the record's own, which is applied.
+                        index: self.arguments.replica.applied(),
+                    }),
                 }));
                 Ok(None)
             }

@@ -9,14 +9,19 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     RequestId,
-    activation::{Delivered, ReadState, Undelivered},
+    activation::{Answered, Delivered, ReadState, Undelivered},
     release::Releaser,
 };
-use crate::{replication::Failure, shard::mailbox::OnFate, spans::Span};
+use crate::{
+    journal::Reply,
+    replication::Failure,
+    shard::mailbox::{Committed, Fate, OnFate},
+    spans::Span,
+};
 
 /// What of an entity is on its way: messages to it, and records with those who wait for them.
 #[derive(Default)]
@@ -24,6 +29,8 @@ pub(crate) struct Gate {
     /// Messages in its mailbox, the one it is working on included.
     waiting: AtomicUsize,
     pub(super) inner: Mutex<GateInner>,
+    /// Told when a record has left.
+    opened: Notify,
 }
 
 #[derive(Default)]
@@ -37,7 +44,7 @@ pub(super) struct Pending {
     pub(super) seq: u64,
     pub(super) request: RequestId,
     pub(super) fingerprint: u64,
-    pub(super) answer: Delivered,
+    pub(super) answer: Result<Reply, Undelivered>,
     /// Who has asked for a quarantine to be lifted by it.
     pub(super) releaser: Option<Releaser>,
     pub(super) callers: Vec<oneshot::Sender<Delivered>>,
@@ -45,6 +52,23 @@ pub(super) struct Pending {
 }
 
 impl Gate {
+    /// Waits until fewer than `max` records are on their way; or until it no longer matters.
+    pub(super) async fn has_room(&self, max: usize) {
+        let has_room = || {
+            let inner = self.inner.lock();
+            inner.broken || inner.pending.len() < max
+        };
+        while !has_room() {
+            let opened = self.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if has_room() {
+                return;
+            }
+            opened.await;
+        }
+    }
+
     /// Whether no record of it is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.inner.lock().pending.is_empty()
@@ -73,40 +97,43 @@ impl Gate {
     pub(super) fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
         let gate = Arc::clone(self);
         Box::new(move |fate| {
-            if let Err(failure) = fate {
-                commit.fail(&format!("{failure:?}"));
+            match &fate {
+                Err(failure) => commit.fail(&format!("{failure:?}")),
+                Ok(committed) => committed.trace(&commit),
             }
             drop(commit);
             gate.settle(seq, fate);
         })
     }
 
-    fn settle(&self, seq: u64, fate: Result<(), Failure>) {
+    fn settle(&self, seq: u64, fate: Fate) {
         let pending = {
             let mut inner = self.inner.lock();
             inner.broken |= fate.is_err();
             let place = inner.pending.iter().position(|pending| pending.seq == seq);
             place.and_then(|place| inner.pending.remove(place))
         };
+        self.opened.notify_waiters();
         let Some(pending) = pending else { return };
-        let failure = fate.err().map(|failure| match failure {
+        let committed = fate.map_err(|failure| match failure {
             Failure::NotLeader => Undelivered::NotLeader,
             Failure::Unknown => Undelivered::Unknown,
         });
+        let outcome: Delivered = committed.clone().and_then(|Committed { index, .. }| {
+            let reply = pending.answer.clone()?;
+            Ok(Answered { reply, index })
+        });
         // Callers may have gone; what they asked for is done all the same.
         for caller in pending.callers {
-            let _ = caller.send(match &failure {
-                None => pending.answer.clone(),
-                Some(failure) => Err(failure.clone()),
-            });
+            let _ = caller.send(outcome.clone());
         }
         if let Some(releaser) = pending.releaser {
-            releaser.settle(&pending.answer, failure.clone());
+            releaser.settle(&pending.answer, committed.clone().err());
         }
         for (reader, state) in pending.readers {
-            let _ = reader.send(match &failure {
-                None => Ok(state),
-                Some(_) => Err(Undelivered::NotLeader),
+            let _ = reader.send(match &committed {
+                Ok(_) => Ok(state),
+                Err(_) => Err(Undelivered::NotLeader),
             });
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Outcome, RequestId,
-    activation::{Alive, Delivered, Ended, Proposal, Undelivered, VOID},
+    activation::{Alive, Ended, Proposal, Undelivered, VOID},
     envelope::Envelope,
     kind::RawDecision,
 };
@@ -62,7 +62,7 @@ pub(crate) struct Releaser(oneshot::Sender<Result<Released, Undelivered>>);
 
 impl Releaser {
     /// The record's fate is known.
-    pub(super) fn settle(self, answer: &Delivered, failure: Option<Undelivered>) {
+    pub(super) fn settle(self, answer: &Result<Reply, Undelivered>, failure: Option<Undelivered>) {
         let released = match (failure, answer) {
             (Some(failure), _) => Err(failure),
             (None, Ok(reply)) => Ok(Released::Decided(reply.clone())),
@@ -216,7 +216,7 @@ impl Alive {
             record: record.encode(),
             on_fate: Box::new(move |fate| {
                 let _ = reply.send(match fate {
-                    Ok(()) => Ok(Released::Failed(reason)),
+                    Ok(_) => Ok(Released::Failed(reason)),
                     Err(Failure::NotLeader) => Err(Undelivered::NotLeader),
                     Err(Failure::Unknown) => Err(Undelivered::Unknown),
                 });

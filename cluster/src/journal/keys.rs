@@ -46,6 +46,9 @@ pub(crate) struct Meta {
     pub(crate) digest: u64,
     /// The number of entities.
     pub(crate) entities: u64,
+    /// Tells this journal from that of another cluster with the same positions; 0 until the first leader has drawn it.
+    #[serde(default)]
+    pub(crate) mark: u64,
 }
 
 /// An entity at a checkpoint.
@@ -204,6 +207,14 @@ mod tests {
         assert_eq!(timer(&timer_key), b"torder\0a/b\0expiry");
         assert_eq!(quarantine(&key), b"xorder\0a/b");
         assert_eq!(entity_of(&entity(&key)), Some(key));
+    }
+
+    /// A row written before journals had marks.
+    #[test]
+    fn a_meta_row_without_a_mark_reads_back() {
+        let old = ((7_u64, 3_u64), Members::of_voters(vec![1]), 9_u64, 2_u64);
+        let meta: Meta = decode(META, &encode(&old)).expect("readable");
+        assert_eq!((meta.applied, meta.entities, meta.mark), ((7, 3), 2, 0));
     }
 
     #[test]

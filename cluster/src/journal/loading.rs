@@ -51,6 +51,45 @@ impl Loading {
         self.is_whole
     }
 
+    /// The store that holds the rest.
+    pub(crate) fn store(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+
+    /// Reads what the state follows from, and nothing else: for who only looks at the entity. As it was when this was begun,
+    /// or as a checkpoint made since then has it, which is newer.
+    pub(crate) fn look(self) -> Result<LoadedEntity, StoreError> {
+        let row = if self.is_whole {
+            None
+        } else {
+            read_row(&*self.store, &self.key)?
+        }
+        .unwrap_or_default();
+        let mut loaded = LoadedEntity {
+            head: row.head,
+            snapshot: row.snapshot,
+            events: Vec::new(),
+            requests: Vec::new(),
+            taken: TakenEffects::default(),
+            timers: BTreeMap::new(),
+            poison: None,
+        };
+        if row.snapshot_version < row.head.version {
+            loaded.head = Head {
+                seq: row.snapshot_seq.saturating_sub(1),
+                version: row.snapshot_version,
+                ..row.head
+            };
+            for record in stored_history(&*self.store, &self.key, row.snapshot_seq)? {
+                follow(&mut loaded, &record);
+            }
+        }
+        for record in &self.tail {
+            follow(&mut loaded, record);
+        }
+        Ok(loaded)
+    }
+
     /// Reads the rest, but for the timers and the quarantine.
     pub(crate) fn finish(self) -> Result<LoadedEntity, StoreError> {
         let Self {
@@ -96,5 +135,100 @@ impl Loading {
             };
         }
         Ok(loaded)
+    }
+}
+
+/// Takes a record that is the next one; others are part of what was loaded already.
+fn follow(loaded: &mut LoadedEntity, record: &Decided) {
+    if record.seq == loaded.head.seq + 1 {
+        loaded.events.extend(record.events.iter().cloned());
+        loaded.head = Head {
+            seq: record.seq,
+            version: loaded.head.version + record.events.len() as u64,
+            activation: record.activation,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        entity::{Registry, RequestId},
+        journal::{Record, Shard, checkpoint},
+        replication::batch,
+        store::memory::MemoryStore,
+        trace::TraceContext,
+    };
+
+    fn key() -> EntityKey {
+        EntityKey::new("stock", "tea").expect("a key")
+    }
+
+    fn apply(shard: &mut Shard, seqs: impl Iterator<Item = u64>) {
+        for seq in seqs {
+            let record = Record::Decided(Decided {
+                entity: key(),
+                seq,
+                activation: 1,
+                base: 0,
+                request: RequestId::new(&format!("r{seq}")).expect("a request id"),
+                at_ms: 0,
+                trace: TraceContext::default(),
+                command: Bytes::new(),
+                reply: Ok(Bytes::new()),
+                events: vec![Bytes::from(seq.to_string())],
+                effects: Vec::new(),
+                acknowledges: Vec::new(),
+                fires: None,
+                lift: None,
+                fingerprint: 0,
+                chain: None,
+                origin: None,
+            });
+            let index = shard.meta().applied.0 + 1;
+            let data = batch::pack([record.encode()].iter());
+            shard.apply(index, 1, data, None).expect("applied");
+        }
+    }
+
+    fn seen(loading: Loading) -> (u64, usize) {
+        let loaded = loading.look().expect("readable");
+        (loaded.head.version, loaded.events.len())
+    }
+
+    /// No kind is known here, so that no state can be made and the events come from the history.
+    fn checkpoint_of(shard: &mut Shard) {
+        let (tail, meta) = shard.freeze();
+        let store = Arc::clone(shard.store());
+        let batch = checkpoint::batch(&*store, &Registry::new(), &tail, &meta, u64::MAX).expect("a batch");
+        store.write(batch).expect("written");
+        shard.thaw(&meta);
+    }
+
+    #[test]
+    fn an_entity_is_seen_whole_wherever_its_records_are() {
+        let mut shard = Shard::open(Arc::new(MemoryStore::default())).expect("an empty shard");
+        assert_eq!(seen(shard.begin_load(&key())), (0, 0));
+        apply(&mut shard, 1..=3);
+        assert_eq!(seen(shard.begin_load(&key())), (3, 3), "all in the tail");
+        checkpoint_of(&mut shard);
+        assert_eq!(seen(shard.begin_load(&key())), (3, 3), "all in the store");
+        apply(&mut shard, 4..=5);
+        assert_eq!(seen(shard.begin_load(&key())), (5, 5), "in both");
+    }
+
+    /// The parts were taken, and a checkpoint ended before the store was read.
+    #[test]
+    fn a_checkpoint_in_between_repeats_nothing() {
+        let mut shard = Shard::open(Arc::new(MemoryStore::default())).expect("an empty shard");
+        apply(&mut shard, 1..=2);
+        checkpoint_of(&mut shard);
+        apply(&mut shard, 3..=4);
+        let loading = shard.begin_load(&key());
+        checkpoint_of(&mut shard);
+        assert_eq!(seen(loading), (4, 4));
     }
 }

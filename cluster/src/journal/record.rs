@@ -30,6 +30,8 @@ pub(crate) enum Record {
     Acknowledged(Vec<EffectId>),
     /// An entity is put aside for a command that it fails at, or has failed at it once more.
     Quarantined(Box<Quarantined>),
+    /// The journal's mark, drawn by its first leader. Counts once: a journal keeps its first mark.
+    Marked(u64),
 }
 
 /// A decided command and all that follows from it.
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_record_reads_back() {
-        for record in [sample(), Record::Acknowledged(vec![])] {
+        for record in [sample(), Record::Acknowledged(vec![]), Record::Marked(7)] {
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
     }

@@ -145,6 +145,13 @@ impl Shard {
                 }
                 Ok(true)
             }
+            Record::Marked(mark) => {
+                if self.meta.mark == 0 {
+                    self.meta.mark = mark;
+                    self.digest(mark);
+                }
+                Ok(true)
+            }
             Record::Decided(decided) => {
                 let head = self.head(&decided.entity)?;
                 let follows = decided.activation == head.activation || decided.base == head.seq;

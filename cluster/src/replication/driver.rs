@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) append_bytes_max: usize,
     /// Spreads the election time-outs; different for each node.
     pub(crate) seed: u64,
+    /// Drawn anew at each start of the process: nothing that an earlier one asked may answer what this one asks.
+    pub(crate) life: u64,
 }
 
 /// What must be durable of a group beside its entries.
@@ -69,6 +71,8 @@ pub(crate) enum Input {
     },
     /// Somebody wants to read what is committed now.
     Read { group: u32, ticket: u64 },
+    /// Somebody wants to know, on whichever replica, when it has applied all that is committed now.
+    Catch { group: u32, ticket: u64 },
     /// The write of this number, and so each one before it, has reached the device.
     Written(u64),
     /// The connection to a node broke.
@@ -105,11 +109,13 @@ pub(crate) struct Output {
     pub(crate) send: Vec<(NodeId, pb::GroupMessage)>,
     /// To be written in one batch and synced; then [`Input::Written`] is due.
     pub(crate) write: Option<Write>,
+    /// Group and index of the entries that proposals were put into; `write` holds them.
+    pub(crate) appended: Vec<(u32, u64)>,
     /// To be applied, in this order.
     pub(crate) applied: Vec<Applied>,
     /// Proposals that will not be answered by an applied entry.
     pub(crate) failed: Vec<(u64, Failure)>,
-    /// Reads that may be answered now (true), or not here (false).
+    /// What waited to read or to catch up: it may now (true), or not here (false).
     pub(crate) reads: Vec<(u64, bool)>,
     /// Groups whose leadership has changed.
     pub(crate) roles: Vec<Role>,
@@ -279,7 +285,7 @@ impl Driver {
 
     fn take(&mut self, input: Input, output: &mut Output) {
         match input {
-            Input::Tick => self.groups.values_mut().for_each(Group::tick),
+            Input::Tick => self.groups.values_mut().for_each(|group| group.tick(output)),
             Input::Messages(messages) => {
                 for pb::GroupMessage { group, message } in messages {
                     if let (Some(group), Some(message)) = (self.groups.get_mut(&group), message) {
@@ -300,6 +306,10 @@ impl Driver {
                 Some(group) => group.enqueue_read(ticket),
                 None => output.reads.push((ticket, false)),
             },
+            Input::Catch { group, ticket } => match self.groups.get_mut(&group) {
+                Some(group) => group.enqueue_catch(ticket),
+                None => output.reads.push((ticket, false)),
+            },
             Input::Written(number) => {
                 self.groups.values_mut().for_each(|group| group.written(number, output));
                 let gone = self.closed.extract_if(.., |(write, _)| *write <= number);
@@ -307,6 +317,8 @@ impl Driver {
             }
             Input::Open(boot) => {
                 let group = boot.group;
+                // A replica that was closed may be opened again, and asks under new names.
+                self.settings.life = self.settings.life.wrapping_add(1);
                 let opened = Group::new(self.node, self.settings.clone(), *boot);
                 assert!(
                     self.groups.insert(group, opened).is_none(),

@@ -36,6 +36,7 @@ mod tests {
                 append_records_max: 1,
                 append_bytes_max: 1,
                 seed: seed ^ replica << 8,
+                life: 0,
             };
             let mut times: Vec<usize> = (1..=3)
                 .map(|replica| timeout(&settings(replica), 5, term, replica, vec![3, 1, 2]))

@@ -12,6 +12,7 @@ use raft::{
 
 use super::{
     Entry, batch,
+    catch_up::CatchUp,
     driver::{Applied, Boot, Failure, GroupStatus, GroupWrite, Output, Role, Settings, SnapshotPosition, Task},
     election,
     group_log::GroupLog,
@@ -58,6 +59,7 @@ pub(super) struct Group {
     pending: VecDeque<(Bytes, u64)>,
     in_flight: VecDeque<InFlight>,
     reads: Vec<u64>,
+    catch_up: CatchUp,
     rounds: BTreeMap<u64, Vec<u64>>,
     next_round: u64,
     confirmed: Vec<(u64, Vec<u64>)>,
@@ -116,17 +118,18 @@ impl Group {
         Self {
             id: boot.group,
             node,
-            settings,
             raw,
             applied: (boot.applied, applied_term),
             generation: boot.generation,
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             reads: Vec::new(),
+            catch_up: CatchUp::new(boot.id, settings.life, settings.election_ticks),
             rounds: BTreeMap::new(),
             next_round: 1,
             confirmed: Vec::new(),
             held: VecDeque::new(),
+            settings,
             hard_state_dirty: false,
             leading: None,
             role: None,
@@ -164,12 +167,13 @@ impl Group {
         self.raw.has_ready()
             || self.can_propose()
             || self.can_read()
+            || self.catch_up.can_ask()
             || self.cut.is_some()
             || self.leading != self.is_leader().then_some(self.raw.raft.term)
             || (!self.is_leader() && !self.pending.is_empty())
     }
 
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self, output: &mut Output) {
         // The library draws its time-out from a generator of its own; ours is a function of what the group knows, so that a
         // simulation can repeat it.
         let raft = &mut self.raw.raft;
@@ -179,6 +183,7 @@ impl Group {
         self.raw.tick();
         self.ticks += 1;
         self.watch_snapshots();
+        self.catch_up.tick(output);
     }
 
     fn watch_snapshots(&mut self) {
@@ -243,6 +248,10 @@ impl Group {
             self.raw.report_snapshot(wire.from, SnapshotStatus::Failure);
             return;
         }
+        // Passed on by one that leads no longer, it could go round for ever.
+        if message::is_read_index(&wire) && !self.is_leader() {
+            return;
+        }
         if let Some(message) = message::from_wire(wire) {
             // Refused are messages of replicas that no longer belong, and of the past: nothing to do about either.
             let _ = self.raw.step(message);
@@ -259,6 +268,10 @@ impl Group {
 
     pub(super) fn enqueue_read(&mut self, ticket: u64) {
         self.reads.push(ticket);
+    }
+
+    pub(super) fn enqueue_catch(&mut self, ticket: u64) {
+        self.catch_up.enqueue(ticket);
     }
 
     pub(super) fn written(&mut self, number: u64, output: &mut Output) {
@@ -393,6 +406,7 @@ impl Group {
         let confirmed = self.confirmed.drain(..).flat_map(|(_, tickets)| tickets);
         let reads = self.reads.drain(..).chain(rounds).chain(confirmed);
         output.reads.extend(reads.map(|ticket| (ticket, false)));
+        self.catch_up.close(output);
         output.roles.push(Role {
             group: self.id,
             term: self.raw.raft.term,
@@ -405,6 +419,7 @@ impl Group {
     pub(super) fn advance(&mut self, write: u64, part: &mut GroupWrite, output: &mut Output) {
         self.propose(output);
         self.read(output);
+        self.catch_up.ask(&mut self.raw, output);
         if self.raw.has_ready() {
             self.take_ready(write, part, output);
         }
@@ -419,6 +434,7 @@ impl Group {
         }
         self.settle_leadership(output);
         self.answer_reads(output);
+        self.catch_up.applied(self.applied.0, output);
         if self.raw.store().snapshot_wanted.take() && !self.building_snapshot {
             self.building_snapshot = true;
             output.tasks.push(Task::BuildSnapshot { group: self.id });
@@ -449,11 +465,15 @@ impl Group {
             message.from = self.raw.raft.id;
             message.entries = vec![entry].into();
             match self.raw.raft.step(message) {
-                Ok(()) => self.in_flight.push_back(InFlight {
-                    index: self.raw.raft.raft_log.last_index(),
-                    term: self.raw.raft.term,
-                    tickets,
-                }),
+                Ok(()) => {
+                    let index = self.raw.raft.raft_log.last_index();
+                    output.appended.push((self.id, index));
+                    self.in_flight.push_back(InFlight {
+                        index,
+                        term: self.raw.raft.term,
+                        tickets,
+                    });
+                }
                 Err(_) => output
                     .failed
                     .extend(tickets.into_iter().map(|ticket| (ticket, Failure::NotLeader))),
@@ -500,6 +520,9 @@ impl Group {
             part.hard_state = Some(message::hard_state_in(&self.raw.store().hard_state));
         }
         for state in ready.take_read_states() {
+            if self.catch_up.answered(&state.request_ctx, state.index) {
+                continue;
+            }
             if let Ok(round) = <[u8; 8]>::try_from(&state.request_ctx[..])
                 && let Some(tickets) = self.rounds.remove(&u64::from_be_bytes(round))
             {

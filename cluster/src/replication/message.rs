@@ -6,6 +6,7 @@ use protobuf::ProtobufEnum;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
 use super::{
+    catch_up::QUESTION_LEN,
     driver::HardState,
     members::{Members, RaftId},
 };
@@ -87,6 +88,11 @@ pub(super) fn is_failed_fetch(wire: &pb::RaftMessage) -> bool {
     wire.kind == MessageType::MsgSnapStatus.value() as u32
 }
 
+/// Whether a message is a replica's question for all that is committed.
+pub(super) fn is_read_index(wire: &pb::RaftMessage) -> bool {
+    wire.kind == MessageType::MsgReadIndex.value() as u32
+}
+
 /// Whether a peer of this program can have sent it to a replica whose log ends at `last`. All else would be taken by the
 /// library as a broken invariant.
 pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
@@ -101,6 +107,10 @@ pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
             .snapshot
             .as_ref()
             .is_some_and(|snapshot| snapshot.members.is_some()),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => match &wire.entries[..] {
+            [asked] => asked.data.len() == QUESTION_LEN,
+            _ => false,
+        },
         MessageType::MsgAppendResponse
         | MessageType::MsgRequestVote
         | MessageType::MsgRequestVoteResponse

@@ -5,7 +5,8 @@
 //! disk, clock or task, so the very same code runs in a node (`shard::runtime`) and in the simulation (`simulation`).
 //!
 //! Reading order: [`driver`], [`group`] (one group's part of it), [`group_log`] (the log as the library reads it), [`message`]
-//! (the wire form), [`members`] (who belongs to a group), [`batch`] (many records in one entry).
+//! (the wire form), [`catch_up`] (how a replica learns that
+//! it has everything), [`members`] (who belongs to a group), [`batch`] (many records in one entry).
 //!
 //! The orders that must hold, each guarded by the simulation:
 //! - messages that promise something durable leave only after the sync, and after the group was told of it;
@@ -13,6 +14,7 @@
 //! - entries leave the log only behind a checkpoint that has reached the device.
 
 pub(crate) mod batch;
+mod catch_up;
 pub(crate) mod driver;
 mod election;
 mod group;

@@ -27,7 +27,9 @@ pub(crate) fn spawn(
         while let Ok(first) = receiver.recv() {
             let writes: Vec<Write> = std::iter::once(first).chain(receiver.try_iter()).collect();
             let last = writes.last().map_or(0, |write| write.number);
+            mailbox.timings().sync_begins();
             flusher.flush(writes);
+            mailbox.timings().sync_ends();
             mailbox.send(Event::Input(Input::Written(last)));
         }
     })?;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -10,10 +10,38 @@ use parking_lot::{Condvar, Mutex};
 use proto::cluster::v1 as pb;
 use tokio::sync::{Notify, oneshot};
 
-use crate::replication::{Failure, GroupStatus, Input};
+use super::timings::{Stages, Timings, us};
+use crate::{
+    replication::{Failure, GroupStatus, Input},
+    spans::Span,
+};
+
+/// A record that is committed and applied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Committed {
+    /// Its place in the shard's journal.
+    pub(crate) index: u64,
+    /// When it passed each stage on its way; `None` where that is not known.
+    pub(crate) stages: Option<Stages>,
+}
+
+impl Committed {
+    /// Hands in the parts of a commit's span.
+    pub(crate) fn trace(&self, commit: &Span) {
+        if let (Some(begun), Some(stages)) = (commit.begun(), &self.stages) {
+            commit.part("commit.queue", begun, stages.appended);
+            commit.part("commit.sync", stages.appended, stages.written);
+            commit.part("commit.majority", stages.written, stages.committed);
+            commit.part("commit.apply", stages.committed, Instant::now());
+        }
+    }
+}
+
+/// What became of a record.
+pub(crate) type Fate = Result<Committed, Failure>;
 
 /// Told what became of a record.
-pub(crate) type OnFate = Box<dyn FnOnce(Result<(), Failure>) + Send>;
+pub(crate) type OnFate = Box<dyn FnOnce(Fate) + Send>;
 
 /// What the driver's thread is told.
 pub(crate) enum Event {
@@ -28,6 +56,11 @@ pub(crate) enum Event {
         group: u32,
         done: oneshot::Sender<bool>,
     },
+    /// Told when this replica has applied all that is committed now.
+    Catch {
+        group: u32,
+        done: oneshot::Sender<bool>,
+    },
     Status(oneshot::Sender<Vec<GroupStatus>>),
     Stop,
 }
@@ -39,17 +72,26 @@ const PEERS_BYTES_MAX: usize = 64 << 20;
 /// by [`PEERS_BYTES_MAX`].
 #[derive(Default)]
 pub(crate) struct Mailbox {
-    queue: Mutex<Vec<Event>>,
+    queue: Mutex<Queue>,
     wake: Condvar,
     peers_bytes: AtomicUsize,
     taken: Notify,
+    timings: Timings,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: Vec<Event>,
+    /// When the oldest of them came.
+    since: Option<Instant>,
 }
 
 impl Mailbox {
     pub(crate) fn send(&self, event: Event) {
         let mut queue = self.queue.lock();
-        queue.push(event);
-        if queue.len() == 1 {
+        queue.events.push(event);
+        if queue.events.len() == 1 {
+            queue.since = Some(Instant::now());
             self.wake.notify_one();
         }
     }
@@ -75,19 +117,47 @@ impl Mailbox {
         self.input(Input::Messages(messages));
     }
 
-    /// Waits for something to come, at most until `until`, and takes all of it.
-    pub(crate) fn take(&self, into: &mut Vec<Event>, until: Instant) {
+    /// Waits for something to come, at most until `until`, and takes all of it; says when the oldest of it came.
+    pub(crate) fn take(&self, into: &mut Vec<Event>, until: Instant) -> Option<Instant> {
         let mut queue = self.queue.lock();
-        while queue.is_empty() {
+        while queue.events.is_empty() {
             if self.wake.wait_until(&mut queue, until).timed_out() {
                 break;
             }
         }
-        std::mem::swap(&mut *queue, into);
+        std::mem::swap(&mut queue.events, into);
+        let since = queue.since.take();
         drop(queue);
         if self.peers_bytes.swap(0, Ordering::Relaxed) >= PEERS_BYTES_MAX {
             self.taken.notify_waiters();
         }
+        if let Some(since) = since {
+            self.timings.taken(since);
+        }
+        since
+    }
+
+    /// For how long the oldest of what waits has waited; `None` while nothing does.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.queue.lock().since.map(|since| since.elapsed())
+    }
+
+    /// The figures of the driver and the log, for people.
+    pub(crate) fn times_told(&self) -> pb::NodeTimes {
+        let (sync, wait) = (self.timings.sync(), self.timings.wait());
+        pb::NodeTimes {
+            sync_last_us: us(sync.last()),
+            sync_mean_us: us(sync.mean()),
+            sync_age_us: us(self.timings.sync_age()),
+            wait_last_us: us(wait.last()),
+            wait_mean_us: us(wait.mean()),
+            wait_age_us: us(self.age()),
+        }
+    }
+
+    /// How long the driver and the log take.
+    pub(crate) fn timings(&self) -> &Timings {
+        &self.timings
     }
 }
 

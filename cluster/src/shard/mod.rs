@@ -2,14 +2,17 @@
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
 //! says), [`flusher`] (the thread that writes and syncs), [`slots`] (which shards this node holds), [`replica`] (one shard on
-//! this node: state, leadership, watchers), [`population`] (its live entities), [`residents`] and [`sketch`] (which of them
-//! stay), [`shares`] (how shards share a node's room), [`live`] (what they share else), [`supervisor`] (the parent of a shard's
-//! activations), [`restart`] (what becomes of entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`]
-//! (fire timers), [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs
-//! more than the log gets it).
+//! this node: state, leadership, watchers), [`behind`] (reads that any replica may answer), [`freshness`] (how new its state
+//! is), [`population`] (its live entities), [`residents`] and [`sketch`] (which of them stay), [`shares`] (how shards share a
+//! node's room), [`live`] (what they share else), [`supervisor`] (the parent of a shard's activations), [`restart`] (what
+//! becomes of entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers),
+//! [`checkpointer`] (the thread that moves tails into the state store), [`snapshot`] (how a replica that needs more than the
+//! log gets it), [`timings`] (how long the parts of a commit take).
 
+pub(crate) mod behind;
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
+pub(crate) mod freshness;
 pub(crate) mod live;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
@@ -25,6 +28,7 @@ pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
 pub(crate) mod timers;
+pub(crate) mod timings;
 
 use crate::{
     entity::{Entity as _, EntityKey},

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use ractor::{ActorId, ActorRef, ActorRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    freshness::Freshness,
     live::LiveEntities,
     mailbox::{Event, Mailbox},
     outbox,
@@ -22,16 +23,17 @@ use super::{
     restart::Watched,
     supervisor::{Supervisor, SupervisorArguments, SupervisorMessage},
     timers,
+    timings::CommitTimes,
 };
 use crate::{
     admission::Limit,
-    clock::Clock,
+    clock::{Clock, steady_ns},
     config::{Limits, NodeId},
     engine::Engine,
     entity::{
         EntityKey, Registry, RequestId,
         activation::{
-            Activation, ActivationArguments, ActivationHandle, ActivationMessage, CommandMessage, Delivered,
+            Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Delivered,
             FireMessage, ReadState, Undelivered,
         },
         envelope::Envelope,
@@ -39,7 +41,8 @@ use crate::{
         kind::Live,
     },
     journal::{
-        Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Shard, quarantine::Stage, shard::whole_history,
+        Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage,
+        shard::whole_history,
     },
     replication::{Members, Role},
     spans::Spans,
@@ -49,6 +52,7 @@ use crate::{
         contain::{self, Fault},
         failures::Failures,
     },
+    token::VersionToken,
 };
 
 /// A shard takes no more commands once its tail is so many times as large as what makes a checkpoint due.
@@ -69,6 +73,7 @@ pub(crate) struct Route {
 /// What all replicas of a node share.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
+    pub(crate) node: NodeId,
     pub(crate) registry: Registry,
     pub(crate) limits: Limits,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -92,9 +97,14 @@ pub(crate) struct Replica {
     outbox_len: AtomicUsize,
     /// Live entities that it has room for.
     room: AtomicUsize,
+    /// The position of the last applied entry, and the journal's mark.
+    applied: AtomicU64,
+    mark: AtomicU64,
+    freshness: Freshness,
     leadership: Mutex<Option<Leadership>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
+    commit_times: CommitTimes,
 }
 
 /// Waits for an entity's next event; forgotten when it is dropped.
@@ -148,6 +158,9 @@ impl Replica {
             timers,
             engine: OnceLock::new(),
             outbox_len: AtomicUsize::new(state.outbox().len()),
+            applied: AtomicU64::new(state.meta().applied.0),
+            mark: AtomicU64::new(state.meta().mark),
+            freshness: Freshness::default(),
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
             // Until the node has divided its room anew.
@@ -156,6 +169,7 @@ impl Replica {
             leadership: Mutex::new(None),
             watchers: Mutex::default(),
             route,
+            commit_times: CommitTimes::default(),
         }
     }
 
@@ -164,8 +178,22 @@ impl Replica {
         assert!(self.engine.set(engine).is_ok(), "a replica belongs to one engine");
     }
 
+    pub(crate) fn node(&self) -> NodeId {
+        self.surroundings.node
+    }
+
     pub(crate) fn shard(&self) -> u32 {
         self.shard
+    }
+
+    /// Records of one entity that may be on their way.
+    pub(crate) fn gate_records_max(&self) -> usize {
+        self.surroundings.limits.gate_records_max
+    }
+
+    /// How long commits of this node's own proposals take.
+    pub(crate) fn commit_times(&self) -> &CommitTimes {
+        &self.commit_times
     }
 
     pub(crate) fn mailbox(&self) -> &Mailbox {
@@ -196,6 +224,35 @@ impl Replica {
         self.leadership.lock()
     }
 
+    /// The position of the last applied entry.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::SeqCst)
+    }
+
+    /// The journal's mark; 0 before its first leader has drawn one.
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark.load(Ordering::SeqCst)
+    }
+
+    /// The token of a position.
+    pub(crate) fn token_of(&self, index: u64) -> VersionToken {
+        VersionToken {
+            shard: self.shard,
+            index,
+            mark: self.mark(),
+        }
+    }
+
+    /// What all shards of the node share about live entities.
+    pub(super) fn live(&self) -> &LiveEntities {
+        &self.surroundings.live
+    }
+
+    /// How new the state is.
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, Shard> {
         self.state.lock()
     }
@@ -218,8 +275,10 @@ impl Replica {
                 self.timers.store(state.timers().len(), Ordering::Relaxed);
             }
             self.outbox_len.store(state.outbox().len(), Ordering::Relaxed);
+            self.reached(&state);
             applied
         };
+        self.freshness.applied(index);
         if !applied.changed.is_empty() {
             let mut watchers = self.watchers.lock();
             if !watchers.is_empty() {
@@ -245,11 +304,23 @@ impl Replica {
     /// Goes on from a fetched snapshot.
     pub(crate) fn install(&self, generation: u64) -> Result<(), StoreError> {
         let store = self.surroundings.db.shard(self.shard, generation)?;
-        let shard = Shard::open(store)?;
-        self.timers.store(shard.timers().len(), Ordering::Relaxed);
-        self.outbox_len.store(shard.outbox().len(), Ordering::Relaxed);
-        *self.state.lock() = shard;
+        let state = Shard::open(store)?;
+        self.timers.store(state.timers().len(), Ordering::Relaxed);
+        self.outbox_len.store(state.outbox().len(), Ordering::Relaxed);
+        let applied = state.meta().applied.0;
+        {
+            let mut guard = self.state.lock();
+            *guard = state;
+            self.reached(&guard);
+        }
+        self.freshness.applied(applied);
         Ok(())
+    }
+
+    /// Takes note of how far the state has come; while it is held, so that nobody sees it without.
+    fn reached(&self, state: &Shard) {
+        self.mark.store(state.meta().mark, Ordering::SeqCst);
+        self.applied.store(state.meta().applied.0, Ordering::SeqCst);
     }
 
     /// Takes note of who leads, and begins or ends this node's own leadership.
@@ -287,6 +358,17 @@ impl Replica {
         };
         let (supervisor, _) = ActorRuntime::spawn_instant(None, Supervisor, arguments)
             .expect("actors without a name can always be spawned");
+        if self.mark() == 0 {
+            // Before anything else that this leader proposes, so that every answer's token carries it.
+            let mark = rand::random::<u64>().max(1);
+            self.surroundings.mailbox.send(Event::Propose {
+                group: self.shard,
+                term,
+                record: Record::Marked(mark).encode(),
+                // Should it be lost, the next leader draws another one.
+                on_fate: Box::new(drop),
+            });
+        }
         let (effects, queue) = mpsc::unbounded_channel();
         for effect in self.state.lock().outbox().keys() {
             // The receiver stands right below.
@@ -318,7 +400,7 @@ impl Replica {
         command: Bytes,
         envelope: Envelope,
         acknowledges: Option<EffectId>,
-    ) -> Delivered {
+    ) -> Result<(Reply, VersionToken), Undelivered> {
         // Outcomes are let in all the same, and effects while there is memory: they end what is under way.
         let is_effect = envelope.origin.is_some();
         if acknowledges.is_none() && self.is_behind() {
@@ -349,7 +431,8 @@ impl Replica {
         if let (Some(watched), Ok(_)) = (watched, &delivered) {
             watched.succeeded();
         }
-        delivered
+        let Answered { reply, index } = delivered?;
+        Ok((reply, self.token_of(index)))
     }
 
     /// Lets an entity's timer fire, if it is still to fire; resolves when that is durable.
@@ -408,13 +491,17 @@ impl Replica {
 
     /// Makes sure that this node leads and knows all that is committed, without writing anything.
     pub(crate) async fn confirm(&self) -> Result<(), Undelivered> {
+        let asked_ns = steady_ns();
         let (done, confirmed) = oneshot::channel();
         self.surroundings.mailbox.send(Event::Read {
             group: self.shard,
             done,
         });
         match confirmed.await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.freshness.prove(asked_ns);
+                Ok(())
+            }
             Ok(false) | Err(_) => Err(Undelivered::NotLeader),
         }
     }
@@ -605,6 +692,11 @@ impl Replica {
     /// An activation has ended; says which, if it was not sent away.
     pub(crate) fn forget_activation(&self, actor: ActorId) -> Option<EntityKey> {
         self.leadership.lock().as_mut()?.population.ended(actor)
+    }
+
+    /// Whether this node leads the shard, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.leadership.lock().is_some()
     }
 
     /// The number of live entities.

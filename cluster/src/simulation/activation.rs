@@ -33,6 +33,17 @@ pub(super) enum Delivered {
     Unknown,
 }
 
+impl Delivered {
+    /// The count that it tells of, where it is one.
+    pub(super) fn count(&self) -> Option<u64> {
+        match self {
+            Self::Reply(Ok(bytes) | Err(bytes)) => codec::decode(bytes).ok(),
+            Self::Read(count) => Some(*count),
+            Self::NotLeader(_) | Self::Unknown => None,
+        }
+    }
+}
+
 /// A client's attempt.
 pub(super) type Caller = (u64, u32);
 
@@ -44,6 +55,7 @@ pub(super) struct Gate {
 }
 
 struct Pending {
+    key: EntityKey,
     seq: u64,
     request: RequestId,
     reply: Reply,
@@ -216,6 +228,7 @@ impl World {
             .expect("gates are kept")
             .pending
             .push_back(Pending {
+                key: key.clone(),
                 seq: it.head.seq,
                 request,
                 reply: decision.reply.clone(),
@@ -275,6 +288,9 @@ impl World {
     }
 
     pub(super) fn confirmed(&mut self, node: NodeId, ticket: u64, may_read: bool) {
+        if self.caught_up(node, ticket, may_read) {
+            return;
+        }
         let Some((op, attempt, key)) = self.node(node).running().reading.remove(&ticket) else {
             return self.violated("fates", format!("node {node} answers the read {ticket} twice"));
         };
@@ -371,6 +387,13 @@ impl World {
         };
         if let Some((key, firing, group, term)) = &pending.firing {
             self.firing_ended(node, *group, Some(*term), key, firing);
+        }
+        if let (Ok(()), Some(count)) = (fate, Delivered::Reply(pending.reply.clone()).count()) {
+            let group = self.clients.group_of(&pending.key);
+            let index = self.replica(node, group).shard.meta().applied.0;
+            if let Some(glances) = &mut self.glances {
+                glances.token(&pending.key, index, count);
+            }
         }
         for caller in pending.callers {
             let answer = match fate {

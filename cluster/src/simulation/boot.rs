@@ -69,6 +69,7 @@ impl World {
             generation: 0,
             leader: None,
             leadership: None,
+            fresh: super::glances::Fresh::default(),
         };
         self.node(node).running().replicas.insert(group, replica);
         let boot = Boot {
@@ -130,6 +131,7 @@ impl World {
                 generation: stored.generation,
                 leader: None,
                 leadership: None,
+                fresh: super::glances::Fresh::default(),
             };
             replicas.insert(group, replica);
         }
@@ -139,6 +141,7 @@ impl World {
             append_records_max: 4,
             append_bytes_max: 600,
             seed: self.seed ^ u64::from(node) << 32,
+            life: self.nodes[&node].life << 32,
         };
         let life = self.nodes[&node].life;
         self.node(node).paused_until = 0;

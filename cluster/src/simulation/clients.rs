@@ -254,6 +254,9 @@ impl World {
         }
         let verdict = self.checks.replies.answered(id, &op.key, &op.ask, &answer);
         self.verdict("replies", verdict);
+        if let (Some(glances), Some(count)) = (&mut self.glances, answer.count()) {
+            glances.told(self.now, &op.key, count);
+        }
         if op.answer.is_none() {
             self.clients.ops.get_mut(&id).expect("it was just there").answer = Some(answer);
             self.count("operations", 1);

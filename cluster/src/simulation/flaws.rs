@@ -39,4 +39,8 @@ pub(super) struct Flaws {
     pub(super) closes_early: bool,
     /// A node that lost its disk comes back under its old name.
     pub(super) wiped_under_old_name: bool,
+    /// A replica takes itself for up to date as soon as it has asked.
+    pub(super) claimed_freshness: bool,
+    /// A replica counts its age from when it was answered, not from when it asked.
+    pub(super) age_from_answer: bool,
 }

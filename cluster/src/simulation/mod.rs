@@ -3,12 +3,13 @@
 //! Reading order: [`world`] (one run), [`node`] and [`disk`] (what a node has, and what a crash leaves of it), [`boot`]
 //! (start and end), [`shell`] (carrying out what the driver says), [`storage`] (checkpoints and snapshots), [`activation`]
 //! (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`homes`] (which node is to hold what),
-//! [`clients`], [`faults`], [`network`]; [`invariants`] holds what must be true,
+//! [`clients`], [`glances`] (reads of any replica, in runs that have them), [`faults`], [`network`]; [`invariants`] holds what
+//! must be true,
 //! [`flaws`] the planted bugs that show that it would be noticed.
 //!
 //! To run one seed again with its whole trace: `SIM_SEED=123 cargo test -p cluster simulation::one_seed -- --nocapture`.
 //! To run many: `SIM_SEEDS=5000 cargo test -p cluster simulation::many_seeds -- --nocapture` (from `SIM_SEED` on).
-//! With `SIM_TIMERS=1` beside it, clients set timers as well.
+//! With `SIM_TIMERS=1` beside it, clients set timers as well; with `SIM_GLANCES=1`, somebody reads from any replica.
 //! [`tests`] says which seeds `cargo test` runs, and [`scenarios`] which seeds have found bugs.
 
 mod activation;
@@ -18,6 +19,7 @@ mod clients;
 mod disk;
 mod faults;
 mod flaws;
+mod glances;
 mod homes;
 mod invariants;
 mod network;
@@ -49,6 +51,11 @@ fn run_with_timers(seed: u64, flaws: Flaws, print: bool) -> Report {
     run_world(|| World::new(seed, flaws, print).with_alarms())
 }
 
+/// Runs a seed in which somebody reads from any replica too.
+fn run_with_glances(seed: u64, flaws: Flaws, print: bool) -> Report {
+    run_world(|| World::new(seed, flaws, print).with_glances())
+}
+
 fn run_world(make: impl FnOnce() -> World) -> Report {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = make();
@@ -77,6 +84,8 @@ fn number(name: &str) -> Option<u64> {
 fn chosen() -> fn(u64, Flaws, bool) -> Report {
     if number("SIM_TIMERS").is_some() {
         run_with_timers
+    } else if number("SIM_GLANCES").is_some() {
+        run_with_glances
     } else {
         run
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{
     activation::{Gate, Leadership},
     disk::Disk,
+    glances::Fresh,
     storage::{Checkpoint, Fetch},
 };
 use crate::{
@@ -55,6 +56,7 @@ pub(super) struct Replica {
     pub(super) generation: u64,
     pub(super) leader: Option<NodeId>,
     pub(super) leadership: Option<Leadership>,
+    pub(super) fresh: Fresh,
 }
 
 impl Node {

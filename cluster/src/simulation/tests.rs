@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{flaws::Flaws, run, run_with_timers, world::Report};
+use super::{flaws::Flaws, run, run_with_glances, run_with_timers, world::Report};
 
 /// Seeds of each test of the fixed set.
 const SEEDS_PER_TEST: u64 = 100;
@@ -42,6 +42,42 @@ fn seeds_of_the_second_set_hold() {
 #[test]
 fn seeds_of_the_third_set_hold() {
     holds(2_000..2_000 + SEEDS_PER_TEST);
+}
+
+/// Reads of any replica are never older than they say, nor older than the token that they present.
+#[test]
+fn seeds_with_reads_of_any_replica_hold() {
+    let counts = hold(3_000..3_000 + SEEDS_PER_TEST, run_with_glances, "SIM_GLANCES=1 ");
+    assert!(counts["glances"] > 10_000 && counts["glances turned away"] > 100);
+}
+
+#[test]
+fn every_planted_bug_of_such_reads_is_noticed() {
+    let none = Flaws::default();
+    let planted = [
+        (
+            "freshness that was never shown",
+            20,
+            Flaws {
+                claimed_freshness: true,
+                ..none
+            },
+        ),
+        (
+            "an age counted from the answer",
+            20,
+            Flaws {
+                age_from_answer: true,
+                ..none
+            },
+        ),
+    ];
+    for (name, seeds_max, flaws) in planted {
+        let noticed = (0..seeds_max).find_map(|seed| Some((seed, run_with_glances(seed, flaws, false).violation?)));
+        println!("{name}: {noticed:?}");
+        let (_, violation) = noticed.expect(name);
+        assert_eq!(violation.invariant, "glances", "{name}");
+    }
 }
 
 #[test]

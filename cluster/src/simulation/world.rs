@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proto::cluster::v1 as pb;
 
 use super::{
-    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, homes::Homes,
-    invariants::Invariants, network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
+    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, glances::Glances,
+    homes::Homes, invariants::Invariants, network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
 };
 use crate::{config::NodeId, entity::Registry, replication::Input};
 
@@ -87,6 +87,8 @@ pub(super) enum Event {
     Client {
         client: usize,
     },
+    /// Somebody reads from any replica.
+    Glance,
     /// The next fault is due.
     Fault,
     /// A group gets another home.
@@ -124,6 +126,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) clients: Clients,
     pub(super) checks: Invariants,
+    /// Reads of any replica, in runs that have them.
+    pub(super) glances: Option<Glances>,
     pub(super) flaws: Flaws,
     pub(super) shape: Shape,
     pub(super) homes: Homes,
@@ -152,6 +156,7 @@ impl World {
             network,
             clients,
             checks: Invariants::default(),
+            glances: None,
             flaws,
             homes: Homes::new(seed, &shape),
             shape,
@@ -231,6 +236,7 @@ impl World {
             Event::Answer { op, attempt, answer } => self.answered(op, attempt, answer),
             Event::Attempt { op, attempt } => self.attempt(op, attempt),
             Event::Client { client } => self.next_operation(client),
+            Event::Glance => self.glance(),
             Event::Fault => self.fault(),
             Event::Move => self.move_a_group(),
             Event::Map { version } => self.see_map(node, version),

@@ -16,7 +16,7 @@ use proto::cluster::v1::{self as pb, peer_client::PeerClient};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -41,6 +41,8 @@ pub(crate) struct ForwardLink {
     pending: Mutex<HashMap<u64, oneshot::Sender<Forwarded>>>,
     next: AtomicU64,
     is_up: AtomicBool,
+    /// The shortest time in which a call was answered lately, in microseconds.
+    nearness_us: AtomicU64,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -48,13 +50,18 @@ pub(crate) struct ForwardLink {
 pub(crate) struct Call<'a> {
     link: &'a ForwardLink,
     correlation: u64,
+    begun: Instant,
     answer: oneshot::Receiver<Forwarded>,
 }
 
 impl Call<'_> {
     /// The answer; unknown if the connection broke.
     pub(crate) async fn answer(&mut self) -> Forwarded {
-        (&mut self.answer).await.unwrap_or(Forwarded::Unknown)
+        let answer = (&mut self.answer).await.unwrap_or(Forwarded::Unknown);
+        if !matches!(answer, Forwarded::Unknown) {
+            self.link.answered_within(self.begun.elapsed());
+        }
+        answer
     }
 }
 
@@ -74,6 +81,7 @@ impl ForwardLink {
             pending: Mutex::default(),
             next: AtomicU64::new(1),
             is_up: AtomicBool::new(false),
+            nearness_us: AtomicU64::new(0),
             task: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&link).keep_connected(peer, client, queue));
@@ -84,6 +92,21 @@ impl ForwardLink {
     /// Whether the peer has answered on this stream, and it still stands.
     pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// How near the peer is: the shortest time in which it answered lately, in microseconds. One that has not been asked yet
+    /// counts as the nearest.
+    pub(crate) fn nearness(&self) -> u64 {
+        self.nearness_us.load(Ordering::Relaxed)
+    }
+
+    /// Two that come at once may overwrite each other; it is only a guess.
+    fn answered_within(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        // What was quick long ago is forgotten little by little.
+        let known = self.nearness_us.load(Ordering::Relaxed);
+        let nearness = if known == 0 { us } else { us.min(known + known / 64 + 1) };
+        self.nearness_us.store(nearness, Ordering::Relaxed);
     }
 
     pub(crate) fn close(&self) {
@@ -104,6 +127,7 @@ impl ForwardLink {
         let call = Call {
             link: self,
             correlation,
+            begun: Instant::now(),
             answer,
         };
         match self.calls.try_send(request) {

@@ -8,13 +8,14 @@ use crate::{
     config::NodeId,
     entity::{EntityKey, decision::EffectRequest, release::Released},
     journal::{EffectId, OutboxRow, Reply, quarantine::QuarantineRow},
+    token::VersionToken,
 };
 
 /// The end of a forwarded call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Forwarded {
     /// The entity's reply or rejection.
-    Reply(Reply),
+    Reply(Reply, VersionToken),
     /// The entity's state.
     State(StateView),
     /// This node does not lead the shard; it thinks that this one does.
@@ -39,6 +40,8 @@ pub(crate) enum Forwarded {
     Quarantine(Option<Box<QuarantineView>>),
     /// The open effects of an entity.
     Outbox(Vec<OutboxView>),
+    /// This replica cannot show that what it holds is new enough for the read.
+    TooOld,
 }
 
 /// An effect that is not acknowledged yet.
@@ -89,6 +92,12 @@ pub(crate) struct StateView {
     pub(crate) state: Bytes,
     /// Where they were asked for: events with their version, time, request and trace.
     pub(crate) events: Vec<EventView>,
+    /// A position of the journal that holds all of it.
+    pub(crate) token: VersionToken,
+    /// How old it may be, in microseconds; 0 where it is linearizable, `None` where it is not known.
+    pub(crate) age_us: Option<u64>,
+    /// Who answered.
+    pub(crate) node: NodeId,
 }
 
 /// A stored event.

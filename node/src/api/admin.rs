@@ -1,6 +1,6 @@
 //! What people and the command line ask of a running cluster.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use cluster::{AskError, EntityKey};
 use futures::{Stream, StreamExt as _, stream};
@@ -8,6 +8,7 @@ use proto::cluster::v1 as pb;
 use tonic::{Response, Status};
 
 use super::{
+    reading::Newness,
     request::{Call, Edge},
     status::Fault,
 };
@@ -181,7 +182,12 @@ impl Admin {
 
     async fn show(&self, call: &Call, request: &pb::ShowEntityRequest) -> Result<pb::ShowEntityResponse, Fault> {
         let key = key_of(&request.key)?;
-        let shown = self.edge.cluster.show(&key, &call.request()).await?;
+        let options = call.read_options();
+        let (shown, token) = self.edge.cluster.show_with(&key, options, &call.request()).await?;
+        call.note(Newness {
+            token: Some(token),
+            staleness: shown.staleness_us.map(Duration::from_micros),
+        });
         if shown.version == 0 {
             return Err(Fault::NotFound {
                 kind: "entity",

@@ -23,6 +23,7 @@ use super::{
     decode,
     orders::Orders,
     products::Products,
+    reading::{Newness, Reading},
     request::{Call, Edge, tenant},
     status::Fault,
     stock::Stock,
@@ -132,22 +133,27 @@ impl Gateway {
 
     async fn respond(self, request: pb::CommandRequest, of: Of) -> Result<pb::CommandResponse, Status> {
         let correlation = request.correlation;
-        let outcome = match self.carry_out(request, &of).await {
-            Ok(outcome) => outcome,
-            Err(fault) => {
-                if let Fault::Engine(Error::Overloaded { retry_after, .. }) = &fault {
-                    of.pause.after(*retry_after);
-                }
-                Outcome::Failure(fault.failure())
-            }
+        let (outcome, newness) = match self.carry_out(request, &of).await {
+            Ok(answered) => answered,
+            Err(fault) => (Err(fault), Newness::default()),
         };
+        if let Err(Fault::Engine(Error::Overloaded { retry_after, .. })) = &outcome {
+            of.pause.after(*retry_after);
+        }
         Ok(pb::CommandResponse {
             correlation,
-            result: Some(outcome),
+            version_token: newness.token.map(|token| token.to_string()).unwrap_or_default(),
+            staleness_ms: newness.staleness_ms(),
+            result: Some(outcome.unwrap_or_else(|fault| Outcome::Failure(fault.failure()))),
         })
     }
 
-    async fn carry_out(&self, request: pb::CommandRequest, of: &Of) -> Result<Outcome, Fault> {
+    async fn carry_out(
+        &self,
+        request: pb::CommandRequest,
+        of: &Of,
+    ) -> Result<(Result<Outcome, Fault>, Newness), Fault> {
+        let reading = Reading::parse(&request.read, &request.read_after)?;
         let Some(command) = request.command else {
             return Err(Fault::invalid("command", "is missing, or not known to this version"));
         };
@@ -161,10 +167,11 @@ impl Gateway {
         let call = self
             .edge
             .call("Gateway/Commands", request_id, of.traceparent.as_deref(), None)?
+            .reading(reading)
             .on_behalf_of(of.tenant.clone());
         let outcome = self.dispatch(&call, command).await;
         call.finish(outcome.as_ref().err());
-        outcome
+        Ok((outcome, call.newness()))
     }
 
     async fn dispatch(&self, call: &Call, command: Command) -> Result<Outcome, Fault> {

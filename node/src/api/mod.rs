@@ -1,6 +1,6 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
-//! [`request`] reads what every call carries, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
+//! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
 //! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
@@ -12,6 +12,7 @@ mod gateway;
 mod orders;
 mod payments;
 mod products;
+pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;

@@ -17,6 +17,7 @@ use tonic::{Response, Status};
 
 use super::{
     convert::{self, Wanted, WantedLine},
+    reading::Newness,
     rejection,
     request::{Call, Edge, REQUEST_ID_KEY, sent},
     status::Fault,
@@ -106,8 +107,7 @@ impl Orders {
         };
         let placed = Placed::new(&wanted, self.price(call, wanted.lines.clone()).await?);
         self.edge
-            .cluster
-            .ask::<Order>(&order, &placed.command(&wanted), &call.command(sent))
+            .ask::<Order>(call, &order, &placed.command(&wanted), &call.command(sent))
             .await
             .map_err(|error| rejection::of_order(error, &order))?;
         let seen = if no_wait {
@@ -129,7 +129,7 @@ impl Orders {
     /// An order as it stands.
     pub(super) async fn get(&self, call: &Call, request: pb::GetOrderRequest) -> Result<pb::Order, Fault> {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
-        let seen = self.read(call, &order, ReadOptions::default()).await?;
+        let seen = self.read(call, &order, call.read_options()).await?;
         Ok(convert::order(&order, seen.version, &seen.state))
     }
 
@@ -139,8 +139,7 @@ impl Orders {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
         let reason = convert::text("reason", request.reason, actors::REASON_LEN_MAX)?;
         self.edge
-            .cluster
-            .ask::<Order>(&order, &Command::Cancel { reason }, &call.command(sent))
+            .ask::<Order>(call, &order, &Command::Cancel { reason }, &call.command(sent))
             .await
             .map_err(|error| rejection::of_order(error, &order))?;
         let longest = call.time_left().min(Duration::from_millis(CANCEL_WAIT_MS));
@@ -155,8 +154,8 @@ impl Orders {
     async fn watch(&self, call: &Call, request: pb::WatchOrderRequest) -> Result<(OrderId, Versioned<State>), Fault> {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
         let options = ReadOptions {
-            newer_than: None,
             events_after: Some(0),
+            ..ReadOptions::default()
         };
         let first = self.read(call, &order, options).await?;
         Ok((order, first))
@@ -197,6 +196,7 @@ impl Orders {
             let options = ReadOptions {
                 newer_than: Some(seen),
                 events_after: Some(seen),
+                ..ReadOptions::default()
             };
             match self.edge.cluster.read::<Order>(order, options, &within).await {
                 Ok(polled) if !polled.events.is_empty() || polled.state.is_at_rest() => return Ok(polled),
@@ -209,6 +209,7 @@ impl Orders {
 
     async fn read(&self, call: &Call, order: &OrderId, options: ReadOptions) -> Result<Versioned<State>, Fault> {
         let seen = self.edge.cluster.read::<Order>(order, options, &call.request()).await?;
+        call.note(Newness::of(&seen));
         if seen.state.exists() {
             return Ok(seen);
         }

@@ -39,7 +39,7 @@ impl Payments {
 
     async fn get(&self, call: &Call, request: pb::GetPaymentRequest) -> Result<pb::Payment, Fault> {
         let order = convert::id("order_id", request.order_id, OrderId::new)?;
-        let payment = self.edge.read::<Payment>(call, &order).await?;
+        let payment = self.edge.show::<Payment>(call, &order).await?;
         if payment.state.status == PaymentStatus::New {
             return Err(Fault::NotFound {
                 kind: Payment::KIND,

@@ -58,7 +58,7 @@ impl Products {
             name: name.clone(),
             price: convert::amount("price", &price)?,
         };
-        let put = self.edge.cluster.ask::<Product>(&sku, &command, &asked).await;
+        let put = self.edge.ask::<Product>(call, &sku, &command, &asked).await;
         let reply = put.map_err(|error| rejection::of_product(error, &sku))?;
         Ok(pb::Product {
             sku: sku.to_string(),
@@ -70,7 +70,7 @@ impl Products {
 
     async fn get(&self, call: &Call, request: pb::GetProductRequest) -> Result<pb::Product, Fault> {
         let sku = convert::id("sku", request.sku, Sku::new)?;
-        let product = self.edge.read::<Product>(call, &sku).await?.state;
+        let product = self.edge.show::<Product>(call, &sku).await?.state;
         if !product.exists() {
             return Err(Fault::NotFound {
                 kind: Product::KIND,

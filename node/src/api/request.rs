@@ -2,7 +2,8 @@
 //!
 //! `x-request-id` is the idempotency key; it is drawn where the caller gave none, and always echoed. `grpc-timeout` is the
 //! caller's deadline; a part of it is kept back so that our answer, not the transport's, reaches the caller.
-//! `traceparent` names the caller's span, `x-tenant` on whose behalf it calls.
+//! `traceparent` names the caller's span, `x-tenant` on whose behalf it calls. What a call says of its reads stands in
+//! [`super::reading`].
 
 use std::{
     sync::Mutex,
@@ -10,7 +11,8 @@ use std::{
 };
 
 use cluster::{
-    Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned, cluster::fingerprint,
+    AskError, Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned,
+    cluster::fingerprint,
 };
 use prost::Message;
 use tonic::{
@@ -21,6 +23,7 @@ use ulid::Ulid;
 
 use super::{
     calls::{Calls, UnderWay},
+    reading::{Newness, Reading},
     status::Fault,
 };
 use crate::telemetry::Telemetry;
@@ -57,6 +60,9 @@ pub(crate) struct Call {
     deadline: Instant,
     /// Whether the caller set the deadline.
     deadline_given: bool,
+    reading: Reading,
+    /// Of the entity that the call is about, as it was last seen.
+    newness: Mutex<Newness>,
     span: Mutex<Option<SpanRecord>>,
     telemetry: Telemetry,
 }
@@ -66,6 +72,7 @@ impl Edge {
     pub(crate) fn receive<Q>(&self, name: &'static str, request: tonic::Request<Q>) -> Result<(Call, Q), Status> {
         let (metadata, _, content) = request.into_parts();
         let given = text(&metadata, REQUEST_ID_KEY).map_err(|fault| fault.status(None))?;
+        let reading = Reading::of(&metadata).map_err(|fault| fault.status(None))?;
         let call = self
             .call(
                 name,
@@ -75,7 +82,33 @@ impl Edge {
             )
             .and_then(|call| Ok(call.on_behalf_of(tenant(&metadata)?)))
             .map_err(|fault| fault.status(None))?;
-        Ok((call, content))
+        Ok((Call { reading, ..call }, content))
+    }
+
+    /// Sends a command to the entity that the call is about.
+    pub(super) async fn ask<E: Entity>(
+        &self,
+        call: &Call,
+        id: &str,
+        command: &E::Command,
+        request: &Request,
+    ) -> Result<E::Reply, AskError<E::Rejection>> {
+        let told = self.cluster.ask_at::<E>(id, command, request).await?;
+        call.note(Newness {
+            token: Some(told.token),
+            staleness: None,
+        });
+        told.answer.map_err(AskError::Rejected)
+    }
+
+    /// A read of the entity that the call is about, as new as the caller wants it.
+    pub(super) async fn show<E: Entity>(&self, call: &Call, id: &str) -> Result<Versioned<E::State>, Fault> {
+        let read = self
+            .cluster
+            .read::<E>(id, call.reading.options(), &call.request())
+            .await?;
+        call.note(Newness::of(&read));
+        Ok(read)
     }
 
     /// A linearizable read of an entity as it stands.
@@ -120,6 +153,8 @@ impl Edge {
             received,
             deadline: received + less_margin(timeout.unwrap_or(self.default_timeout)),
             deadline_given: timeout.is_some(),
+            reading: Reading::default(),
+            newness: Mutex::default(),
             span: Mutex::new(span),
             telemetry: self.telemetry.clone(),
         })
@@ -146,6 +181,26 @@ impl Call {
     /// The trace that the call belongs to.
     pub(crate) fn trace(&self) -> &TraceContext {
         &self.trace
+    }
+
+    /// The same call with reads as new as this.
+    pub(super) fn reading(self, reading: Reading) -> Self {
+        Self { reading, ..self }
+    }
+
+    /// How new its reads must be.
+    pub(super) fn read_options(&self) -> ReadOptions {
+        self.reading.options()
+    }
+
+    /// Takes note of how new the entity was that the call is about.
+    pub(super) fn note(&self, newness: Newness) {
+        *self.newness.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = newness;
+    }
+
+    /// How new it was.
+    pub(super) fn newness(&self) -> Newness {
+        *self.newness.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The time that is left; zero when the deadline has passed.
@@ -231,6 +286,7 @@ impl Call {
         if let Ok(trace) = MetadataValue::try_from(self.trace.trace_hex()) {
             metadata.insert(TRACE_ID_KEY, trace);
         }
+        self.newness().tell(metadata);
     }
 }
 

@@ -36,7 +36,7 @@ impl Orders {
                 .collect(),
         };
         let request = call.command(sent);
-        let started = self.edge.cluster.ask::<Return>(&id, &start, &request).await;
+        let started = self.edge.ask::<Return>(call, &id, &start, &request).await;
         started.map_err(|error| rejection::of_return(error, &id))?;
 
         let longest = call.time_left();

@@ -75,7 +75,7 @@ impl Stock {
     /// A stock item as it stands.
     pub(super) async fn get(&self, call: &Call, request: pb::GetStockRequest) -> Result<pb::StockItem, Fault> {
         let sku = convert::id("sku", request.sku, Sku::new)?;
-        let item = self.edge.read::<StockItem>(call, &sku).await?;
+        let item = self.edge.show::<StockItem>(call, &sku).await?;
         if item.version == 0 {
             return Err(Fault::NotFound {
                 kind: StockItem::KIND,
@@ -87,7 +87,7 @@ impl Stock {
 
     async fn tell(&self, call: &Call, sent: u64, sku: &Sku, command: Command) -> Result<pb::StockItem, Fault> {
         let request = call.command(sent);
-        let told = self.edge.cluster.ask::<StockItem>(sku, &command, &request).await;
+        let told = self.edge.ask::<StockItem>(call, sku, &command, &request).await;
         let reply = told.map_err(|error| rejection::of_stock(error, sku))?;
         Ok(convert::stock_item(sku, reply.version, &reply.levels))
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cluster::{Entity, Error, ReadOptions, Versioned};
 
 use super::{
+    reading::Newness,
     request::{Call, Edge},
     status::Fault,
 };
@@ -31,9 +32,13 @@ pub(super) async fn until<E: Entity>(
         }
         let options = ReadOptions {
             newer_than: Some(version),
-            events_after: None,
+            ..ReadOptions::default()
         };
-        match edge.cluster.read::<E>(id, options, &call.request_within(left)).await {
+        let read = edge.cluster.read::<E>(id, options, &call.request_within(left)).await;
+        if let Ok(seen) = &read {
+            call.note(Newness::of(seen));
+        }
+        match read {
             Ok(seen) if is_there(&seen.state) => return Ok(Some(seen)),
             Ok(seen) => {
                 version = version.max(seen.version);

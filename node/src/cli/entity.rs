@@ -1,13 +1,13 @@
 //! `playhouse entity`: any entity's state and history.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use proto::cluster::v1::{ShowEntityRequest, ShowEntityResponse};
 use serde_json::{Value, json};
 
 use super::{
-    client::Target,
+    client::{ReadArguments, Target},
     failure::Failure,
     output::{print_json, print_text, render, table},
     timers,
@@ -30,18 +30,22 @@ pub(crate) struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    read: ReadArguments,
+    #[command(flatten)]
     target: Target,
 }
 
 impl Entity {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let Self::Show(show) = self;
-        let client = show.target.connect().await?;
+        let client = show.target.connect().await?.reading(show.read);
         let entity = client.show_entity(ShowEntityRequest { key: show.key.clone() }).await?;
         if show.json {
-            print_json(&entity_json(&entity));
+            let mut shown = entity_json(&entity);
+            shown["version_token"] = json!(client.version_token());
+            print_json(&shown);
         } else {
-            print_text(&entity_text(&entity));
+            print_text(&entity_text(&entity, client.version_token().as_deref()));
         }
         if entity.version == 0 {
             return Err(Failure::no(format!(
@@ -84,16 +88,27 @@ fn entity_json(entity: &ShowEntityResponse) -> Value {
         "key": format!("{}/{}", entity.kind, entity.id), "kind": entity.kind, "id": entity.id, "shard": entity.shard,
         "leader": entity.leader, "term": entity.term, "version": entity.version,
         "state": parsed(&entity.state_json), "events": events, "outbox": outbox, "timers": timers,
+        "answered_by": entity.answered_by, "staleness_ms": entity.staleness_us.map(|us| us.div_ceil(1_000)),
     })
 }
 
-fn entity_text(entity: &ShowEntityResponse) -> String {
+fn entity_text(entity: &ShowEntityResponse, token: Option<&str>) -> String {
     let state = parsed(&entity.state_json);
     let state = serde_json::to_string_pretty(&state).unwrap_or_else(|_| state.to_string());
     let mut text = format!(
         "{}/{}  version {}  shard {}  leader {}  term {}\n\n{state}\n",
         entity.kind, entity.id, entity.version, entity.shard, entity.leader, entity.term
     );
+    let age = match entity.staleness_us {
+        Some(0) => "as it is now".to_owned(),
+        Some(us) => format!("at most {} ms old", us.div_ceil(1_000)),
+        None => "of unknown age".to_owned(),
+    };
+    let _ = write!(text, "\n{age}, from node {}", entity.answered_by);
+    if let Some(token) = token {
+        let _ = write!(text, "; version token {token}");
+    }
+    text.push('\n');
     if !entity.events.is_empty() {
         let mut events = table(&[">version", "event", ">unix ms", "request", "content"]);
         for event in &entity.events {
@@ -154,6 +169,8 @@ mod tests {
         assert_eq!(value["state"]["on_hand"], 5);
         assert_eq!(value["events"][0]["name"], "Received");
         assert_eq!(value["leader"], 2);
-        assert!(entity_text(&entity).contains("Received"));
+        let text = entity_text(&entity, Some("v1-token"));
+        assert!(text.contains("Received") && text.contains("v1-token"), "{text}");
+        assert!(text.contains("of unknown age"), "{text}");
     }
 }

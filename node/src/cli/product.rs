@@ -10,7 +10,7 @@ use proto::{
 use serde_json::json;
 
 use super::{
-    client::Target,
+    client::{ReadArguments, Target},
     failure::Failure,
     order::RequestId,
     output::{amount, print_json, print_text},
@@ -58,6 +58,8 @@ pub(crate) struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    read: ReadArguments,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -77,7 +79,7 @@ impl Product {
                 (client.put_product(&put.request.get(), message).await?, put.json)
             }
             Self::Show(show) => {
-                let client = show.target.connect().await?;
+                let client = show.target.connect().await?.reading(show.read);
                 (
                     client.get_product(GetProductRequest { sku: show.sku }).await?,
                     show.json,

@@ -54,6 +54,10 @@ fn node_json(node: &NodeStatus) -> Value {
         "leads": node.leads, "activations": node.activations, "resident_bytes": node.resident_bytes,
         "uptime_ms": node.uptime_ms, "standing": node.standing, "replicas": node.replicas, "unwell": node.unwell,
         "load": node.load.as_ref().map(load_json),
+        "times": node.times.map(|t| json!({
+            "sync_last_us": t.sync_last_us, "sync_mean_us": t.sync_mean_us, "sync_age_us": t.sync_age_us,
+            "wait_last_us": t.wait_last_us, "wait_mean_us": t.wait_mean_us, "wait_age_us": t.wait_age_us,
+        })),
     })
 }
 
@@ -101,6 +105,9 @@ fn shard_json(shard: &ShardStatus) -> Value {
         "timers": shard.timers, "timers_overdue_ms": shard.timers_overdue_ms,
         "home": shard.home, "applied": shard.applied, "entities": shard.entities, "outbox": shard.outbox,
         "checkpoint": shard.checkpoint, "quarantined": shard.quarantined,
+        "commit": shard.commit.map(|c| json!({
+            "queue_us": c.queue_us, "sync_us": c.sync_us, "majority_us": c.majority_us, "apply_us": c.apply_us,
+        })),
     })
 }
 
@@ -114,6 +121,8 @@ fn status_text(status: &StatusResponse) -> String {
         ">replicas",
         ">live entities",
         ">memory",
+        ">log sync",
+        ">driver wait",
         ">up for",
     ]);
     for node in &status.nodes {
@@ -133,6 +142,8 @@ fn status_text(status: &StatusResponse) -> String {
                     None => node.activations.to_string(),
                 },
                 bytes(node.resident_bytes),
+                millis(node.times.unwrap_or_default().sync_mean_us),
+                millis(node.times.unwrap_or_default().wait_mean_us),
                 format!("{} s", node.uptime_ms / 1_000),
             ]
         } else {
@@ -235,8 +246,19 @@ fn moving_to(shard: &ShardStatus) -> Option<String> {
     (!home.is_empty() && home != shard.replicas).then_some(home_text)
 }
 
+/// Microseconds as milliseconds; nothing where there is no figure.
+fn millis(us: u64) -> String {
+    if us == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.2} ms", us as f64 / 1_000.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proto::cluster::v1::{CommitTimes, NodeTimes};
+
     use super::*;
 
     fn example() -> StatusResponse {
@@ -248,6 +270,10 @@ mod tests {
                     address: "127.0.0.1:7001".to_owned(),
                     pid: 4711,
                     activations: 12,
+                    times: Some(NodeTimes {
+                        sync_mean_us: 1_234,
+                        ..Default::default()
+                    }),
                     load: Some(LoadStatus {
                         live_max: 100,
                         refused: [("mailbox_len_max".to_owned(), 3)].into(),
@@ -271,6 +297,10 @@ mod tests {
                 home: vec![1, 2, 4],
                 lag: [(2, 7), (3, 0)].into(),
                 applied: 12,
+                commit: Some(CommitTimes {
+                    majority_us: 300,
+                    ..Default::default()
+                }),
                 ..Default::default()
             }],
             ..Default::default()
@@ -288,6 +318,8 @@ mod tests {
         assert_eq!(value["shards"][0]["replicas"], json!([1, 2, 3]));
         assert_eq!(value["shards"][0]["lag"], json!({"2": 7, "3": 0}));
         assert_eq!(value["shards"][0]["applied"], 12);
+        assert_eq!(value["shards"][0]["commit"]["majority_us"], 300);
+        assert_eq!(value["nodes"][0]["times"]["sync_mean_us"], 1_234);
     }
 
     #[test]
@@ -296,6 +328,7 @@ mod tests {
         assert!(text.contains("2     down   127.0.0.1:7002"), "{text}");
         assert!(text.contains("2 by 7"), "{text}");
         assert!(text.contains("1 2 3 -> 1 2 4"), "{text}");
+        assert!(text.contains("1.23 ms"), "{text}");
     }
 
     #[test]

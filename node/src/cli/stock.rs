@@ -7,7 +7,7 @@ use proto::catalog::v1::{GetStockRequest, ReceiveStockRequest, StockItem, WriteO
 use serde_json::json;
 
 use super::{
-    client::Target,
+    client::{ReadArguments, Target},
     failure::Failure,
     order::RequestId,
     output::{print_json, print_text, render, table},
@@ -70,12 +70,14 @@ pub(crate) struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    read: ReadArguments,
+    #[command(flatten)]
     target: Target,
 }
 
 impl Stock {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let (item, as_json) = match self {
+        let (item, as_json, token) = match self {
             Self::Receive(receive) => {
                 let client = receive.target.connect().await?;
                 let message = ReceiveStockRequest {
@@ -85,6 +87,7 @@ impl Stock {
                 (
                     client.receive_stock(&receive.request.get(), message).await?,
                     receive.json,
+                    client.version_token(),
                 )
             }
             Self::WriteOff(write_off) => {
@@ -97,23 +100,26 @@ impl Stock {
                 (
                     client.write_off_stock(&write_off.request.get(), message).await?,
                     write_off.json,
+                    client.version_token(),
                 )
             }
             Self::Show(show) => {
-                let client = show.target.connect().await?;
-                (client.get_stock(GetStockRequest { sku: show.sku }).await?, show.json)
+                let client = show.target.connect().await?.reading(show.read);
+                let item = client.get_stock(GetStockRequest { sku: show.sku }).await?;
+                (item, show.json, client.version_token())
             }
         };
-        print_stock(&item, as_json);
+        print_stock(&item, as_json, token.as_deref());
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print_stock(item: &StockItem, as_json: bool) {
+fn print_stock(item: &StockItem, as_json: bool, token: Option<&str>) {
     if as_json {
         print_json(&json!({
             "sku": item.sku, "on_hand": item.on_hand, "reserved": item.reserved, "sold": item.sold,
             "written_off": item.written_off, "received": item.received, "version": item.version,
+            "version_token": token,
         }));
         return;
     }

@@ -8,6 +8,7 @@
 mod calls;
 mod hedge;
 mod node;
+mod reading;
 mod target;
 
 use std::{
@@ -19,12 +20,14 @@ use std::{
 };
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
 use tonic_types::StatusExt as _;
 
-pub(crate) use self::{calls::MESSAGE_BYTES_MAX, target::Target};
+pub(crate) use self::{calls::MESSAGE_BYTES_MAX, reading::ReadArguments, target::Target};
 use self::{hedge::HedgeBudget, node::Node};
+use crate::api::reading::VERSION_TOKEN_KEY;
 
 /// The metadata key of the idempotency key.
 const REQUEST_ID: &str = "x-request-id";
@@ -78,6 +81,7 @@ impl CallError {
 #[derive(Clone)]
 pub(crate) struct Client {
     inner: Arc<Inner>,
+    reading: ReadArguments,
 }
 
 struct Inner {
@@ -85,6 +89,8 @@ struct Inner {
     next: AtomicUsize,
     hedges: HedgeBudget,
     patience: Duration,
+    /// Of the last answer that had one.
+    token: Mutex<Option<String>>,
 }
 
 impl Client {
@@ -101,8 +107,21 @@ impl Client {
                 next: AtomicUsize::new(0),
                 hedges: HedgeBudget::default(),
                 patience,
+                token: Mutex::default(),
             }),
+            reading: ReadArguments::default(),
         })
+    }
+
+    /// The same client, whose reads are as new as this.
+    #[must_use]
+    pub(crate) fn reading(self, reading: ReadArguments) -> Self {
+        Self { reading, ..self }
+    }
+
+    /// The version token of the last answer; for commands that make one call after the other.
+    pub(crate) fn version_token(&self) -> Option<String> {
+        self.inner.token.lock().clone()
     }
 
     /// Where the nodes listen.
@@ -148,6 +167,10 @@ impl Client {
                             self.inner.hedges.call_ended();
                             node.answered();
                             self.note_losers(&order, &progress, ordinal);
+                            let token = response.metadata().get(VERSION_TOKEN_KEY);
+                            if let Some(token) = token.and_then(|token| token.to_str().ok()) {
+                                *self.inner.token.lock() = Some(token.to_owned());
+                            }
                             return Ok(response.into_inner());
                         }
                         Err(status) => status,
@@ -179,6 +202,8 @@ impl Client {
                         request.set_timeout(timeout);
                         if let Some(id) = &request_id {
                             request.metadata_mut().insert(REQUEST_ID, id.clone());
+                        } else {
+                            self.reading.tell(request.metadata_mut());
                         }
                         let reply = method(channel, request);
                         attempts.push(Box::pin(async move {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use self::line::Line;
 pub(crate) use self::view::status_name;
 use super::{
-    client::{CallError, Target},
+    client::{CallError, ReadArguments, Target},
     failure::{EXIT_NO, EXIT_UNREACHABLE, Failure},
     output::{amount, print_json, print_text},
 };
@@ -90,6 +90,8 @@ pub(crate) struct Show {
     /// JSON, one line for each answer.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    read: ReadArguments,
     #[command(flatten)]
     target: Target,
 }
@@ -203,7 +205,7 @@ impl Place {
 
 impl Show {
     async fn run(self) -> Result<ExitCode, Failure> {
-        let client = self.target.connect().await?;
+        let client = self.target.connect().await?.reading(self.read);
         let order = client.get_order(GetOrderRequest { order_id: self.id }).await?;
         view::print_order(&order, self.json);
         Ok(ExitCode::SUCCESS)

@@ -4,26 +4,18 @@
 //! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
+pub(crate) use super::gate::{Answered, Delivered, ReadState};
 use super::{
-    Context, EntityKey, Outcome, RequestId,
+    Context, EntityKey, Outcome,
     decision::EffectRequest,
     envelope::Envelope,
+    gate::{Gate, Pending},
     kind::{Live, RawDecision, RawEffect},
     release::{ReleaseMessage, Releaser},
     requests::KeptRequests,
@@ -33,18 +25,12 @@ use crate::{
     admission::Limit,
     codec,
     journal::{
-        Decided, EffectId, Firing, Lift, LoadedEntity, Record, Reply, StoredEffect, TimerRow,
+        Decided, EffectId, Firing, Lift, LoadedEntity, Record, StoredEffect, TimerRow,
         keys::{Head, request_hash},
         quarantine::{QuarantineRow, Quarantined, Stage},
         timers,
     },
-    replication::Failure,
-    shard::{
-        mailbox::{Committed, Event, Fate, OnFate},
-        replica::Replica,
-        restart::Poison,
-    },
-    spans::Span,
+    shard::{mailbox::Event, replica::Replica, restart::Poison},
     supervision::contain::{self, Fault},
     trace::TraceContext,
 };
@@ -72,17 +58,6 @@ pub(crate) enum Undelivered {
     Skipped(String),
 }
 
-/// What a command was answered.
-#[derive(Debug, Clone)]
-pub(crate) struct Answered {
-    pub(crate) reply: Reply,
-    /// A position of the journal that holds the record of the answer.
-    pub(crate) index: u64,
-}
-
-/// The end of a command at the leader.
-pub(crate) type Delivered = Result<Answered, Undelivered>;
-
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
     pub(crate) command: Bytes,
@@ -100,135 +75,12 @@ pub(crate) struct FireMessage {
     pub(crate) reply: oneshot::Sender<Delivered>,
 }
 
-/// A state that was read.
-#[derive(Debug, Clone)]
-pub(crate) struct ReadState {
-    pub(crate) head: Head,
-    pub(crate) state: Bytes,
-}
-
 /// What an activation is sent.
 pub(crate) enum ActivationMessage {
     Command(CommandMessage),
     Fire(FireMessage),
     Read(oneshot::Sender<Result<ReadState, Undelivered>>),
     Release(ReleaseMessage),
-}
-
-/// What of an entity is on its way: messages to it, and records with those who wait for them.
-#[derive(Default)]
-pub(crate) struct Gate {
-    /// Messages in its mailbox, the one it is working on included.
-    waiting: AtomicUsize,
-    pub(super) inner: Mutex<GateInner>,
-    /// Told when a record has left.
-    opened: Notify,
-}
-
-#[derive(Default)]
-pub(super) struct GateInner {
-    pub(super) pending: VecDeque<Pending>,
-    /// A record failed: what was decided after it is void.
-    pub(super) broken: bool,
-}
-
-pub(super) struct Pending {
-    seq: u64,
-    request: RequestId,
-    fingerprint: u64,
-    answer: Result<Reply, Undelivered>,
-    /// Who has asked for a quarantine to be lifted by it.
-    releaser: Option<Releaser>,
-    callers: Vec<oneshot::Sender<Delivered>>,
-    readers: Vec<(oneshot::Sender<Result<ReadState, Undelivered>>, ReadState)>,
-}
-
-impl Gate {
-    /// Waits until fewer than `max` records are on their way; or until it no longer matters.
-    async fn has_room(&self, max: usize) {
-        let has_room = || {
-            let inner = self.inner.lock();
-            inner.broken || inner.pending.len() < max
-        };
-        while !has_room() {
-            let opened = self.opened.notified();
-            tokio::pin!(opened);
-            opened.as_mut().enable();
-            if has_room() {
-                return;
-            }
-            opened.await;
-        }
-    }
-
-    /// Whether no record of it is on its way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.inner.lock().pending.is_empty()
-    }
-
-    /// Whether the entity has nothing to do and nothing under way, and so may be sent away. To be asked while nobody can send
-    /// to it.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0 && self.is_empty()
-    }
-
-    /// Counts a message in, unless so many wait already.
-    pub(crate) fn enter(&self, max: usize) -> bool {
-        let enters = self.waiting.fetch_add(1, Ordering::Relaxed) < max;
-        if !enters {
-            self.leave();
-        }
-        enters
-    }
-
-    fn leave(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// What is to happen when the fate of the record `seq` is known.
-    fn on_fate(self: &Arc<Self>, seq: u64, mut commit: Span) -> OnFate {
-        let gate = Arc::clone(self);
-        Box::new(move |fate| {
-            match &fate {
-                Err(failure) => commit.fail(&format!("{failure:?}")),
-                Ok(committed) => committed.trace(&commit),
-            }
-            drop(commit);
-            gate.settle(seq, fate);
-        })
-    }
-
-    fn settle(&self, seq: u64, fate: Fate) {
-        let pending = {
-            let mut inner = self.inner.lock();
-            inner.broken |= fate.is_err();
-            let place = inner.pending.iter().position(|pending| pending.seq == seq);
-            place.and_then(|place| inner.pending.remove(place))
-        };
-        self.opened.notify_waiters();
-        let Some(pending) = pending else { return };
-        let committed = fate.map_err(|failure| match failure {
-            Failure::NotLeader => Undelivered::NotLeader,
-            Failure::Unknown => Undelivered::Unknown,
-        });
-        let outcome: Delivered = committed.clone().and_then(|Committed { index, .. }| {
-            let reply = pending.answer.clone()?;
-            Ok(Answered { reply, index })
-        });
-        // Callers may have gone; what they asked for is done all the same.
-        for caller in pending.callers {
-            let _ = caller.send(outcome.clone());
-        }
-        if let Some(releaser) = pending.releaser {
-            releaser.settle(&pending.answer, committed.clone().err());
-        }
-        for (reader, state) in pending.readers {
-            let _ = reader.send(match &committed {
-                Ok(_) => Ok(state),
-                Err(_) => Err(Undelivered::NotLeader),
-            });
-        }
-    }
 }
 
 /// An activation, for the replica that sends to it.

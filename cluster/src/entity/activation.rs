@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{sync::oneshot, time::Instant};
 
+pub(crate) use super::gate::{Answered, Delivered, ReadState};
 use super::{
     Context, EntityKey, Outcome,
     decision::EffectRequest,
@@ -24,7 +25,7 @@ use crate::{
     admission::Limit,
     codec,
     journal::{
-        Decided, EffectId, Firing, Lift, LoadedEntity, Record, Reply, StoredEffect, TimerRow,
+        Decided, EffectId, Firing, Lift, LoadedEntity, Record, StoredEffect, TimerRow,
         keys::{Head, request_hash},
         quarantine::{QuarantineRow, Quarantined, Stage},
         timers,
@@ -57,17 +58,6 @@ pub(crate) enum Undelivered {
     Skipped(String),
 }
 
-/// What a command was answered.
-#[derive(Debug, Clone)]
-pub(crate) struct Answered {
-    pub(crate) reply: Reply,
-    /// A position of the journal that holds the record of the answer.
-    pub(crate) index: u64,
-}
-
-/// The end of a command at the leader.
-pub(crate) type Delivered = Result<Answered, Undelivered>;
-
 /// A command on its way to an activation.
 pub(crate) struct CommandMessage {
     pub(crate) command: Bytes,
@@ -83,13 +73,6 @@ pub(crate) struct FireMessage {
     pub(crate) trace: TraceContext,
     /// Answered with nothing if that firing is no longer to come.
     pub(crate) reply: oneshot::Sender<Delivered>,
-}
-
-/// A state that was read.
-#[derive(Debug, Clone)]
-pub(crate) struct ReadState {
-    pub(crate) head: Head,
-    pub(crate) state: Bytes,
 }
 
 /// What an activation is sent.

@@ -1,4 +1,4 @@
-//! The output gate of an activation: messages and records that are on their way, and who waits behind them.
+//! The output gate of an entity: what waits for its records to be committed, and what is told of them then.
 
 use std::{
     collections::VecDeque,
@@ -8,20 +8,35 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{
-    RequestId,
-    activation::{Answered, Delivered, ReadState, Undelivered},
-    release::Releaser,
-};
+use super::{RequestId, activation::Undelivered, release::Releaser};
 use crate::{
-    journal::Reply,
+    journal::{Reply, keys::Head},
     replication::Failure,
     shard::mailbox::{Committed, Fate, OnFate},
     spans::Span,
 };
+
+/// What a command was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// A position of the journal that holds the record of the answer.
+    pub(crate) index: u64,
+}
+
+/// The end of a command at the leader.
+pub(crate) type Delivered = Result<Answered, Undelivered>;
+
+/// A state that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadState {
+    pub(crate) head: Head,
+    pub(crate) state: Bytes,
+}
 
 /// What of an entity is on its way: messages to it, and records with those who wait for them.
 #[derive(Default)]

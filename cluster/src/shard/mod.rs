@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`mailbox`] (how anything reaches the driver), [`runtime`] (the thread that steps it and carries out what it
 //! says), [`flusher`] (the thread that writes and syncs), [`slots`] (which shards this node holds), [`replica`] (one shard on
-//! this node: state, leadership, watchers), [`behind`] (reads that any replica may answer), [`freshness`] (how new its state
+//! this node: state, leadership, watchers), [`reading`] (what is true now), [`behind`] (reads that any replica may answer), [`freshness`] (how new its state
 //! is), [`population`] (its live entities), [`residents`] and [`sketch`] (which of them stay), [`shares`] (how shards share a
 //! node's room), [`live`] (what they share else), [`supervisor`] (the parent of a shard's activations), [`restart`] (what
 //! becomes of entities that fail), [`outbox`] (carries effects out), [`schedule`] and [`timers`] (fire timers),
@@ -17,6 +17,7 @@ pub(crate) mod live;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
 mod population;
+pub(crate) mod reading;
 pub(crate) mod replica;
 mod residents;
 pub(crate) mod restart;

@@ -27,23 +27,20 @@ use super::{
 };
 use crate::{
     admission::Limit,
-    clock::{Clock, steady_ns},
+    clock::Clock,
     config::{Limits, NodeId},
     engine::Engine,
     entity::{
         EntityKey, Registry, RequestId,
         activation::{
             Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Delivered,
-            FireMessage, ReadState, Undelivered,
+            FireMessage, Undelivered,
         },
         envelope::Envelope,
         gate::Gate,
         kind::Live,
     },
-    journal::{
-        Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage,
-        shard::whole_history,
-    },
+    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
@@ -85,8 +82,8 @@ pub(crate) struct Surroundings {
 
 /// One shard on this node.
 pub(crate) struct Replica {
-    shard: u32,
-    surroundings: Surroundings,
+    pub(super) shard: u32,
+    pub(super) surroundings: Surroundings,
     engine: OnceLock<Weak<Engine>>,
     state: Mutex<Shard>,
     /// Bytes of the tail, as of the last applied entry.
@@ -98,41 +95,13 @@ pub(crate) struct Replica {
     /// Live entities that it has room for.
     room: AtomicUsize,
     /// The position of the last applied entry, and the journal's mark.
-    applied: AtomicU64,
-    mark: AtomicU64,
-    freshness: Freshness,
-    leadership: Mutex<Option<Leadership>>,
-    watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
+    pub(super) applied: AtomicU64,
+    pub(super) mark: AtomicU64,
+    pub(super) freshness: Freshness,
+    pub(super) leadership: Mutex<Option<Leadership>>,
+    pub(super) watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
     commit_times: CommitTimes,
-}
-
-/// Waits for an entity's next event; forgotten when it is dropped.
-pub(crate) struct Watch<'a> {
-    replica: &'a Replica,
-    key: &'a EntityKey,
-    event: oneshot::Receiver<()>,
-}
-
-impl Watch<'_> {
-    /// Resolves with the event.
-    pub(crate) async fn next(&mut self) {
-        // The sender goes only after it has sent.
-        let _ = (&mut self.event).await;
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.event.close();
-        let mut watchers = self.replica.watchers.lock();
-        if let Some(of_key) = watchers.get_mut(self.key) {
-            of_key.retain(|watcher| !watcher.is_closed());
-            if of_key.is_empty() {
-                watchers.remove(self.key);
-            }
-        }
-    }
 }
 
 /// What this node does for a shard while it leads it.
@@ -224,33 +193,9 @@ impl Replica {
         self.leadership.lock()
     }
 
-    /// The position of the last applied entry.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::SeqCst)
-    }
-
-    /// The journal's mark; 0 before its first leader has drawn one.
-    pub(crate) fn mark(&self) -> u64 {
-        self.mark.load(Ordering::SeqCst)
-    }
-
-    /// The token of a position.
-    pub(crate) fn token_of(&self, index: u64) -> VersionToken {
-        VersionToken {
-            shard: self.shard,
-            index,
-            mark: self.mark(),
-        }
-    }
-
     /// What all shards of the node share about live entities.
     pub(super) fn live(&self) -> &LiveEntities {
         &self.surroundings.live
-    }
-
-    /// How new the state is.
-    pub(crate) fn freshness(&self) -> &Freshness {
-        &self.freshness
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, Shard> {
@@ -315,12 +260,6 @@ impl Replica {
         }
         self.freshness.applied(applied);
         Ok(())
-    }
-
-    /// Takes note of how far the state has come; while it is held, so that nobody sees it without.
-    fn reached(&self, state: &Shard) {
-        self.mark.store(state.meta().mark, Ordering::SeqCst);
-        self.applied.store(state.meta().applied.0, Ordering::SeqCst);
     }
 
     /// Takes note of who leads, and begins or ends this node's own leadership.
@@ -462,61 +401,6 @@ impl Replica {
         self.tail_bytes.load(Ordering::Relaxed) > max && self.state.lock().tail_bytes() > max
     }
 
-    /// The state of an entity, as it is at some time after the call; waits for what it rests on to be committed.
-    pub(crate) async fn read(self: &Arc<Self>, key: &EntityKey) -> Result<ReadState, Undelivered> {
-        self.confirm().await?;
-        let is_wanted = match self.leadership.lock().as_mut() {
-            // A read of one that has failed is counted where its failures are.
-            Some(leadership) if !leadership.failures.is_empty() => true,
-            Some(leadership) => leadership.population.contains(key) || leadership.population.is_wanted(key),
-            None => return Err(Undelivered::NotLeader),
-        };
-        if !is_wanted {
-            // Everything that anyone was told of is applied here. A look at a cold entity does not make it a hot one.
-            let (loaded, live) = Arc::clone(self)
-                .recover(key.clone())
-                .await
-                .map_err(Undelivered::Failed)?;
-            let live = live.map_err(|fault| Undelivered::Failed(fault.reason))?;
-            self.surroundings.live.read_cold.fetch_add(1, Ordering::Relaxed);
-            return Ok(ReadState {
-                head: loaded.head,
-                state: live.snapshot(),
-            });
-        }
-        let (reader, answer) = oneshot::channel();
-        self.deliver(key, ActivationMessage::Read(reader), MAILBOX_QUARTERS)?;
-        answer.await.unwrap_or(Err(Undelivered::NotLeader))
-    }
-
-    /// Makes sure that this node leads and knows all that is committed, without writing anything.
-    pub(crate) async fn confirm(&self) -> Result<(), Undelivered> {
-        let asked_ns = steady_ns();
-        let (done, confirmed) = oneshot::channel();
-        self.surroundings.mailbox.send(Event::Read {
-            group: self.shard,
-            done,
-        });
-        match confirmed.await {
-            Ok(true) => {
-                self.freshness.prove(asked_ns);
-                Ok(())
-            }
-            Ok(false) | Err(_) => Err(Undelivered::NotLeader),
-        }
-    }
-
-    /// Begins to wait for the entity's next event.
-    pub(crate) fn watch<'a>(&'a self, key: &'a EntityKey) -> Watch<'a> {
-        let (sender, event) = oneshot::channel();
-        self.watchers.lock().entry(key.clone()).or_default().push(sender);
-        Watch {
-            replica: self,
-            key,
-            event,
-        }
-    }
-
     /// Sends to an entity, unless so many quarters of the mailbox's limit wait for it already. Where the entity has failed
     /// before, it says how the message was let in.
     pub(super) fn deliver(
@@ -654,12 +538,6 @@ impl Replica {
         self.state.lock().record_of(key, seq, request)
     }
 
-    /// The records of an entity from `seq` on.
-    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
-        let (store, tail) = self.state.lock().history_parts(key, seq);
-        whole_history(&*store, tail, key, seq)
-    }
-
     /// Sends away activations that nothing has reached for a while.
     pub(crate) fn passivate_idle(&self, idle: Duration) {
         loop {
@@ -692,11 +570,6 @@ impl Replica {
     /// An activation has ended; says which, if it was not sent away.
     pub(crate) fn forget_activation(&self, actor: ActorId) -> Option<EntityKey> {
         self.leadership.lock().as_mut()?.population.ended(actor)
-    }
-
-    /// Whether this node leads the shard, as far as it knows.
-    pub(crate) fn leads(&self) -> bool {
-        self.leadership.lock().is_some()
     }
 
     /// The number of live entities.

@@ -48,7 +48,7 @@ const LIBRARIES: &[Library] = &[
             "cluster/src/cluster.rs",
             "cluster/src/engine/status.rs",
             "cluster/src/engine/supervision.rs",
-            "cluster/src/membership/mod.rs",
+            "cluster/src/membership",
             "cluster/tests",
             // The clients' side.
             "proto",

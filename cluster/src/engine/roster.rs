@@ -64,30 +64,36 @@ impl Engine {
     }
 
     /// Lets a node in, or says why not.
-    pub(crate) async fn let_in(self: &Arc<Self>, request: pb::JoinRequest) -> Result<pb::JoinResponse, tonic::Status> {
+    pub(crate) async fn let_in(
+        self: &Arc<Self>,
+        request: pb::JoinRequest,
+    ) -> Result<pb::JoinResponse, AskError<String>> {
         // Who runs under this number already has not lost anything.
         let is_running = |node: NodeId| self.links.peer(node).is_some_and(|peer| peer.is_up());
-        let invalid = |reason: &str| tonic::Status::failed_precondition(reason.to_owned());
-        let node = NodeId::try_from(request.node).ok().filter(|node| *node != 0);
-        let command = RosterCommand::Join {
-            node: node.ok_or_else(|| invalid("node: must be between 1 and 65535"))?,
-            address: request
-                .address
-                .parse()
-                .map_err(|_| invalid("address: must be an IP address with a port"))?,
-            nonce: request.nonce,
-            is_lost: request.is_lost || node.is_some_and(|node| !is_running(node)),
+        let invalid = |field: &str, reason: &str| {
+            AskError::Engine(Error::Invalid {
+                field: field.to_owned(),
+                reason: reason.to_owned(),
+            })
         };
-        match self.change_roster(&command).await {
-            Ok(()) => {}
-            Err(AskError::Rejected(RosterRejection::NotBegun)) => {
-                return Err(tonic::Status::unavailable(RosterRejection::NotBegun.to_string()));
-            }
-            Err(AskError::Rejected(rejection)) => return Err(invalid(&rejection.to_string())),
-            Err(AskError::Engine(error)) => return Err(tonic::Status::unavailable(error.to_string())),
-        }
-        let read = self.read_roster(None, ASK_MAX).await;
-        let (version, map) = read.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let node = NodeId::try_from(request.node).ok().filter(|node| *node != 0);
+        let node = node.ok_or_else(|| invalid("node", "must be between 1 and 65535"))?;
+        let address = request.address.parse();
+        let command = RosterCommand::Join {
+            node,
+            address: address.map_err(|_| invalid("address", "must be an IP address with a port"))?,
+            nonce: request.nonce,
+            is_lost: request.is_lost || !is_running(node),
+        };
+        self.change_roster(&command).await.map_err(|error| match error {
+            AskError::Rejected(rejection @ RosterRejection::NotBegun) => AskError::Engine(Error::Unavailable {
+                reason: rejection.to_string(),
+                retry_after: RETRY_INTERVAL,
+            }),
+            AskError::Rejected(rejection) => AskError::Rejected(rejection.to_string()),
+            AskError::Engine(error) => AskError::Engine(error),
+        })?;
+        let (version, map) = self.read_roster(None, ASK_MAX).await?;
         Ok(pb::JoinResponse {
             map: codec::encode(&map),
             version,

@@ -368,7 +368,7 @@ mod tests {
         fn join(&mut self, node: NodeId) {
             self.tell(RosterCommand::Join {
                 node,
-                address: std::net::SocketAddr::from(([127, 0, 0, 1], 7000 + node)),
+                address: format!("127.0.0.1:{}", 7000 + node).parse().expect("an address"),
                 nonce: u64::from(node),
                 is_lost: false,
             });

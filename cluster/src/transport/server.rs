@@ -18,6 +18,7 @@ use super::{
 use crate::{
     codec,
     engine::{Engine, status::Detail},
+    error::{AskError, Error},
     shard::snapshot,
 };
 
@@ -132,7 +133,12 @@ impl peer_server::Peer for PeerServer {
     }
 
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
-        self.engine()?.let_in(request.into_inner()).await.map(Response::new)
+        let joined = self.engine()?.let_in(request.into_inner()).await;
+        joined.map(Response::new).map_err(|error| match error {
+            AskError::Rejected(reason) => Status::failed_precondition(reason),
+            AskError::Engine(error @ Error::Invalid { .. }) => Status::failed_precondition(error.to_string()),
+            AskError::Engine(error) => Status::unavailable(error.to_string()),
+        })
     }
 
     type FetchSnapshotStream = Answers<pb::SnapshotChunk>;

@@ -88,6 +88,10 @@ pub struct Limits {
     pub requests_kept_ms: u64,
     /// A node whose tasks run so late gives its leaderships away.
     pub scheduler_lag_ms_max: u64,
+    /// One whose log takes so long for a sync does so too,
+    pub sync_ms_max: u64,
+    /// and one whose consensus is behind by so much.
+    pub mailbox_wait_ms_max: u64,
     /// Entities that this node may have live at one time.
     pub live_entities_max: usize,
     /// Entities that are brought back from the store at one time.
@@ -124,6 +128,8 @@ impl Default for Limits {
             default_timeout_ms: 10_000,
             requests_kept_ms: 24 * 3_600_000,
             scheduler_lag_ms_max: 500,
+            sync_ms_max: 1_000,
+            mailbox_wait_ms_max: 1_000,
             live_entities_max: 100_000,
             recoveries_in_flight_max: 64,
             in_flight_bytes_max: 256 << 20,

@@ -220,3 +220,31 @@ async fn a_move_goes_on_after_all_nodes_were_stopped_in_the_middle_of_it() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_unwell_gives_its_leaderships_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3).await;
+    // No task ever runs exactly when it should.
+    let never_good = |limits: &mut Limits| limits.scheduler_lag_ms_max = 0;
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let adjust: &dyn Fn(&mut Limits) = if number == 1 { &never_good } else { &|_| () };
+        let start = Node::start_with(number, &addresses, folder.path(), SHARDS, registry(), adjust);
+        nodes.push(start.await);
+    }
+    nodes[0]
+        .cluster
+        .ready(Duration::from_secs(20))
+        .await
+        .expect("every shard has a leader");
+    until(&nodes[1].cluster, "another leader for all", |status| {
+        let first = node(status, 1).expect("a member");
+        first.leads == 0 && !first.unwell.is_empty() && shards(status).all(|shard| shard.leader > 1)
+    })
+    .await;
+    add(&nodes[0].cluster, 0).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}

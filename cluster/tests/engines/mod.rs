@@ -27,12 +27,24 @@ impl Node {
         registry: Registry,
         services: Services,
     ) -> Self {
-        let members = (1..)
-            .zip(addresses)
-            .map(|(id, address)| Member { id, address: *address })
-            .collect();
-        let config = config(number, folder, members, Vec::new(), shards);
+        let config = config(number, folder, members(addresses), Vec::new(), shards);
         let started = Self::launch(config, registry, services).await;
+        started.expect("the engine starts")
+    }
+
+    /// The same without services, and with other limits.
+    #[allow(dead_code, reason = "not every test has limits of its own")]
+    pub(crate) async fn start_with(
+        number: u16,
+        addresses: &[SocketAddr],
+        folder: &Path,
+        shards: u32,
+        registry: Registry,
+        adjust: &dyn Fn(&mut Limits),
+    ) -> Self {
+        let mut config = config(number, folder, members(addresses), Vec::new(), shards);
+        adjust(&mut config.limits);
+        let started = Self::launch(config, registry, Services::new()).await;
         started.expect("the engine starts")
     }
 
@@ -73,6 +85,11 @@ impl Node {
         drop(self.end);
         self.server.await.expect("no panic");
     }
+}
+
+fn members(addresses: &[SocketAddr]) -> Vec<Member> {
+    let numbered = (1..).zip(addresses);
+    numbered.map(|(id, address)| Member { id, address: *address }).collect()
 }
 
 fn config(node: u16, folder: &Path, members: Vec<Member>, join: Vec<SocketAddr>, shards: u32) -> Config {

@@ -4,7 +4,9 @@ mod engines;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use cluster::{Cluster, Context, Decision, Entity, NoToken, Outcome, ReadOptions, Registry, Services, StartError};
+use cluster::{
+    Cluster, Context, Decision, Entity, NoToken, Outcome, ReadOptions, Registry, Services, StartError, config::Limits,
+};
 use engines::{Node, free_addresses, request, start_all};
 use proto::cluster::v1 as pb;
 use serde::{Deserialize, Serialize};

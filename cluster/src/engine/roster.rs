@@ -107,7 +107,8 @@ impl Engine {
         self.open_replicas(&self.map()).await;
         loop {
             let seen = self.map().version();
-            match self.read_roster(Some(seen), WATCH_MAX).await {
+            // Of a roster that has not begun there is nothing to wait for: somebody has to begin it.
+            match self.read_roster((seen > 0).then_some(seen), WATCH_MAX).await {
                 Ok((version, map)) if version > seen => {
                     self.take_map(version, map);
                 }
@@ -160,11 +161,9 @@ impl Engine {
         }
         let before = self.map();
         for (node, member) in &map.members {
-            let known = before.members.get(node).map(|known| known.address);
-            // An address that has not changed may be older than what this node was told at its start.
-            if known != Some(member.address) {
-                self.links.connect(*node, member.address);
-            }
+            // What this node's own config file says of a peer holds for as long as it runs.
+            let address = self.config.address_of(*node).unwrap_or(member.address);
+            self.links.connect(*node, address);
         }
         for node in before.members.keys().filter(|node| !map.members.contains_key(node)) {
             self.links.disconnect(*node);

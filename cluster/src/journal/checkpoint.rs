@@ -110,9 +110,24 @@ fn write_entity(
 /// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
 pub(crate) fn for_history(record: &Decided) -> Decided {
     Decided {
+        entity: record.entity.clone(),
+        seq: record.seq,
+        activation: record.activation,
+        base: record.base,
+        request: record.request.clone(),
+        at_ms: record.at_ms,
+        trace: record.trace,
+        command: record.command.clone(),
+        reply: record.reply.clone(),
+        events: record.events.clone(),
         effects: Vec::new(),
         acknowledges: Vec::new(),
-        ..record.clone()
+        fires: record.fires.clone(),
+        lift: record.lift.clone(),
+        fingerprint: record.fingerprint,
+        // Of use only while the record's effects are under way, and while it may come again: both are kept elsewhere.
+        chain: None,
+        origin: None,
     }
 }
 

@@ -11,14 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use proto::cluster::v1 as pb;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Engine,
     read::{self, Query},
+    route::left,
 };
 use crate::{
     admission::{Limit, Tenant},
@@ -28,7 +26,7 @@ use crate::{
     error::Error,
     journal::{Chain, Origin, Reply},
     replication::node_of,
-    shard::{replica::Route, shard_of},
+    shard::shard_of,
     token::VersionToken,
     trace::TraceContext,
     transport::outcome::{Forwarded, QuarantineView},
@@ -277,6 +275,8 @@ impl Engine {
                     answer = self.there(target, call) => answer,
                     // Whoever was asked leads no longer; it may be gone for good.
                     () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
+                    // It may stand still, and nothing here would say so before its connection breaks.
+                    () = sleep(self.patience(call.shard, leader == Some(target))) => Forwarded::Unknown,
                 }
             };
             if !matches!(answer, Forwarded::Unknown) {
@@ -333,24 +333,6 @@ impl Engine {
                 }
             }
             attempt += 1;
-        }
-    }
-
-    /// Takes note of who leads a shard of which this node has no replica; others learn it from consensus.
-    fn learn(&self, shard: u32, leader: Option<NodeId>) {
-        let route = &self.routes[shard as usize];
-        if route.borrow().leader != leader && self.replica(shard).is_none() {
-            route.send_modify(|route| route.leader = leader);
-        }
-    }
-
-    /// A node to ask when it is not known who leads.
-    fn any_replica(&self, shard: u32, attempt: u32) -> NodeId {
-        let map = self.map();
-        let home = map.home(shard);
-        match home.len() {
-            0 => self.node(),
-            len => node_of(home[attempt as usize % len]),
         }
     }
 
@@ -559,18 +541,6 @@ impl Engine {
                 reason: "was used for another command".to_owned(),
             },
         })
-    }
-}
-
-/// Resolves when a shard is known to be led by another node than `leader`.
-async fn left(routes: &mut watch::Receiver<Route>, leader: NodeId) {
-    let has_left = routes
-        .wait_for(|route| route.leader.is_some_and(|now| now != leader))
-        .await
-        .is_ok();
-    if !has_left {
-        // The engine ends; so does whatever waits here.
-        std::future::pending::<()>().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! A node's engine: what stands between the one door ([`crate::Cluster`]) and the shards.
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
-//! finds its leader), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
+//! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
 //! replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
 //! to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and [`timers`] (what it tells people).
 
@@ -11,6 +11,7 @@ mod health;
 mod load;
 pub(crate) mod read;
 mod roster;
+mod route;
 mod start;
 pub(crate) mod status;
 mod supervision;

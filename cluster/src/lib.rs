@@ -12,6 +12,7 @@ mod journal;
 mod membership;
 mod placement;
 mod replication;
+pub mod saga;
 pub mod service;
 mod shard;
 #[cfg(test)]

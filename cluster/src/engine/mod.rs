@@ -12,6 +12,7 @@ mod load;
 pub(crate) mod read;
 mod roster;
 mod route;
+pub(crate) mod sagas;
 mod start;
 pub(crate) mod status;
 mod supervision;

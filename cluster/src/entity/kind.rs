@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
-    saga::Described,
+    saga::outline::{About, Brief, Outline},
     supervision::{Overrides, Policy},
 };
 
@@ -39,8 +39,12 @@ pub(crate) trait Kind: Send + Sync {
     fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError>;
     /// A reply or a rejection as JSON, for people.
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
-    /// How to ask it about itself, if it is a saga.
-    fn saga(&self) -> Option<Described>;
+    /// The saga at this state in one line, if it is one.
+    fn saga_brief(&self, state: &[u8]) -> Result<Option<Brief>, DecodeError>;
+    /// What can be told of the saga of this id at this state, if it is one.
+    fn saga_outline(&self, id: &str, state: &[u8]) -> Result<Option<Outline>, DecodeError>;
+    /// The command that has a saga try again at once, if it is one.
+    fn saga_nudge(&self) -> Option<Bytes>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
 }
@@ -92,13 +96,22 @@ impl Registry {
         if let Err(fault) = policy.check() {
             panic!("the policy of {}: {fault}", E::KIND);
         }
-        if let Some(Err(error)) = E::described().map(|saga| (saga.check)()) {
+        if let Some(Err(error)) = E::saga().map(|about| (about.check)()) {
             panic!("the table of the saga {}: {error}", E::KIND);
         }
         let kind = Arc::new(Typed::<E>(PhantomData));
         let before = self.kinds.insert(E::KIND, Carried { kind, policy });
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
+    }
+
+    /// The names of the kinds that are sagas, in order.
+    pub(crate) fn sagas(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let kinds = self
+            .kinds
+            .iter()
+            .filter(|(_, carried)| carried.kind.saga_nudge().is_some());
+        kinds.map(|(name, _)| *name)
     }
 
     /// The names of all kinds, in order.
@@ -149,8 +162,19 @@ impl<E: Entity> Kind for Typed<E> {
         Ok(codec::encode(&E::resume(codec::decode(token)?, outcome)))
     }
 
-    fn saga(&self) -> Option<Described> {
-        E::described()
+    fn saga_brief(&self, state: &[u8]) -> Result<Option<Brief>, DecodeError> {
+        let about = E::saga().map(|about: About| about.brief);
+        about.map_or(Ok(None), |brief| Ok(brief(&codec::decode::<E::State>(state)?)))
+    }
+
+    fn saga_outline(&self, id: &str, state: &[u8]) -> Result<Option<Outline>, DecodeError> {
+        let about = E::saga().map(|about| about.outline);
+        about.map_or(Ok(None), |outline| Ok(outline(id, &codec::decode::<E::State>(state)?)))
+    }
+
+    fn saga_nudge(&self) -> Option<Bytes> {
+        let command = (E::saga()?.nudge)().downcast::<E::Command>().ok()?;
+        Some(codec::encode(&*command))
     }
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {

@@ -77,20 +77,22 @@
 //! - An outcome that is not waited for changes nothing.
 //!
 //! Reading order: [`table`] (what an author declares), [`work`] (what an author's functions see and say), [`message`],
-//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga). What the engine tells people is in
+//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga), [`test`] (how an author tests one). What the engine tells people is in
 //! [`crate::engine`]'s `sagas`.
 
 mod decide;
 mod message;
 pub(crate) mod outline;
+mod people;
 mod state;
 mod table;
+pub mod test;
 mod work;
 
 use serde::{Deserialize, Serialize};
 
 pub use message::{Alarm, Command, Event, Next, Phase, Rejection, StepToken, Token};
-pub use outline::{Described, Outline, StageOutline, WaitingStep};
+pub use outline::{About, Outline, StageOutline, WaitingStep};
 pub use state::{Attempt, State};
 pub use table::{
     Act, Each, Judge, Retry, STAGE_NAME_LEN_MAX, STAGES_MAX, STEPS_PER_STAGE_MAX, Stage, TableError, check,
@@ -180,8 +182,8 @@ impl<S: Saga> Entity for S {
         Command::Answered(of, verdict)
     }
 
-    fn described() -> Option<Described> {
-        Some(Described::of::<S>())
+    fn saga() -> Option<About> {
+        Some(About::of::<S>())
     }
 }
 

@@ -177,6 +177,9 @@ pub enum Verdict<F> {
     /// It is not done, and will not be: the saga undoes what it has done and starts over from the top without it. The next
     /// round finds the step in [`Known::except`]. A word that machines know, a colon, and the detail.
     StartOver(String),
+    /// It is done, or may be, but the saga does better without it: it is undone with the rest, and the saga starts over from the
+    /// top without it, as with [`Verdict::StartOver`].
+    LeaveOut(String),
     /// Whether it is done is not known. It is tried again as often as its stage says, and then undone as if it were done.
     /// A word that machines know, a colon, and the detail.
     Failed(String),

@@ -237,6 +237,7 @@ impl World {
         self.close_replicas(node);
         let view = View {
             is_unwell: false,
+            ..View::default()
             can_lead: self
                 .nodes
                 .values()

@@ -1,0 +1,1 @@
+//! Versions, upcasts and the committed schema, with small entities.

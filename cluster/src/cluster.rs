@@ -15,7 +15,7 @@ use crate::{
     error::{AskError, Error},
     journal::keys::fnv,
     membership::Standing,
-    schema::{Part, versioned},
+    schema::{Part, SchemaCheck, SchemaView, versioned},
     service::Services,
     shard::shard_of,
     supervision::Forced,
@@ -275,6 +275,16 @@ impl Cluster {
             staleness_us: view.age_us,
         };
         Ok((shown, token))
+    }
+
+    /// What the cluster's journal may hold, and the build of each node, as this node last heard it.
+    pub fn schema(&self) -> SchemaView {
+        self.engine.schema()
+    }
+
+    /// What would come of a node with a build whose [`Registry::schema_json`] this is.
+    pub fn check_schema(&self, schema_json: &str) -> Result<SchemaCheck, Error> {
+        self.engine.check_schema(schema_json)
     }
 
     /// The whole cluster, as far as it can be reached from this node.

@@ -173,7 +173,11 @@ impl Engine {
             known_under_other_nonce: is_other || is_other_to_all,
             shards: self.config.shards,
             is_unwell: self.unwell().is_some(),
-            schema: if hello.has_begun { Bytes::new() } else { codec::encode(&**self.fleet.own()) },
+            schema: if hello.has_begun {
+                Bytes::new()
+            } else {
+                codec::encode(&**self.fleet.own())
+            },
         })
     }
 }

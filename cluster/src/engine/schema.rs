@@ -12,7 +12,12 @@ use crate::{
     entity::EntityKey,
     membership::{Map, RosterCommand},
     replication::{GroupStatus, node_of},
-    schema::card::{CARD_BYTES_MAX, Card},
+    error::Error,
+    schema::{
+        SchemaCheck, SchemaView,
+        card::{CARD_BYTES_MAX, Card},
+        view,
+    },
 };
 
 impl Engine {
@@ -33,6 +38,32 @@ impl Engine {
             Some(kind) => self.fleet.fit_command(&**kind, &key.kind, command),
             None => command,
         }
+    }
+
+    /// What the cluster's journal may hold, for people.
+    pub(crate) fn schema(&self) -> SchemaView {
+        let map = self.map();
+        SchemaView {
+            is_known: map.floor.is_some(),
+            builds: map.members.iter().map(|(node, member)| (*node, member.schema)).collect(),
+            entries: view::entries(&map.floor),
+        }
+    }
+
+    /// What would come of a node with another build.
+    pub(crate) fn check_schema(&self, schema_json: &str) -> Result<SchemaCheck, Error> {
+        let invalid = |reason: String| Error::Invalid {
+            field: "schema_json".to_owned(),
+            reason,
+        };
+        if schema_json.len() > CARD_BYTES_MAX {
+            return Err(invalid(format!(
+                "has {} bytes; at most {CARD_BYTES_MAX} are taken",
+                schema_json.len()
+            )));
+        }
+        let card: Card = serde_json::from_str(schema_json).map_err(|error| invalid(format!("is no schema: {error}")))?;
+        Ok(view::check(&card, &self.map().floor))
     }
 
     /// What this node tells the roster of its build.
@@ -83,7 +114,10 @@ pub(crate) fn card_of(bytes: &[u8]) -> Result<Option<Card>, String> {
         return Ok(None);
     }
     if bytes.len() > CARD_BYTES_MAX {
-        return Err(format!("the schema of its build has {} bytes; at most {CARD_BYTES_MAX} are taken", bytes.len()));
+        return Err(format!(
+            "the schema of its build has {} bytes; at most {CARD_BYTES_MAX} are taken",
+            bytes.len()
+        ));
     }
     let card = codec::decode(bytes);
     card.map(Some)

@@ -173,7 +173,9 @@ impl Engine {
         for (node, card) in &cards {
             let (reads, is_read) = (own.obstacle_of(card), card.obstacle_of(own));
             if let (Some(reason), Some(_)) = (reads, is_read) {
-                return Err(format!("node {node} runs a build that cannot begin a cluster with this one: {reason}"));
+                return Err(format!(
+                    "node {node} runs a build that cannot begin a cluster with this one: {reason}"
+                ));
             }
         }
         let (version, mut map) = (self.map().version(), self.map().as_ref().clone());

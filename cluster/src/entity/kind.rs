@@ -11,8 +11,8 @@ use crate::{
         Part, Stored,
         card::Card,
         described::Described,
-        versioned::{self, Head},
         upcast::Steps,
+        versioned::{self, Head},
     },
     supervision::{Overrides, Policy},
 };
@@ -140,6 +140,12 @@ impl Registry {
 
     pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn Kind>> {
         self.kinds.get(kind).map(|carried| &carried.kind)
+    }
+
+    /// What this build can read of all kinds, as JSON: for [`Cluster::check_schema`](crate::Cluster::check_schema) on a node of
+    /// another one.
+    pub fn schema_json(&self) -> String {
+        serde_json::to_string(&self.card()).expect("plain data has a JSON form")
     }
 
     /// What this build can read of all kinds.
@@ -311,6 +317,10 @@ impl<E: Entity> Live for LiveEntity<E> {
             fingerprint: self.fingerprint,
         };
         let state = codec::encode(&self.state);
-        if head == Head::PLAIN { state } else { versioned::join(head, &state) }
+        if head == Head::PLAIN {
+            state
+        } else {
+            versioned::join(head, &state)
+        }
     }
 }

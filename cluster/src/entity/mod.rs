@@ -12,8 +12,8 @@
 pub(crate) mod activation;
 pub mod decision;
 pub(crate) mod envelope;
-mod hindrance;
 pub(crate) mod gate;
+mod hindrance;
 pub mod key;
 pub mod kind;
 pub mod outcome;

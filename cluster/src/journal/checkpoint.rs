@@ -207,7 +207,9 @@ fn snapshot(
             Some(rebuilt) => rebuilt.map_err(|error| error.to_string())?,
             None if !is_current => return Err("an earlier state could not be made".to_owned()),
             None if !is_trusted && !rebuild::keeps_all(&**kind, row.snapshot.as_deref().unwrap_or_default()) => {
-                return Err("another build's state holds what this one does not know, and history is not whole".to_owned());
+                return Err(
+                    "another build's state holds what this one does not know, and history is not whole".to_owned(),
+                );
             }
             None => kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?,
         };

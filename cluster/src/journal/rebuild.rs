@@ -36,5 +36,6 @@ fn is_whole(history: &[Arc<Decided>], version: u64) -> bool {
 
 /// Whether nothing of a snapshot is lost when this build reads it and writes its own.
 pub(crate) fn keeps_all(kind: &dyn Kind, snapshot: &[u8]) -> bool {
-    kind.unknown_fields(Part::State, snapshot).is_ok_and(|unknown| unknown.is_empty())
+    kind.unknown_fields(Part::State, snapshot)
+        .is_ok_and(|unknown| unknown.is_empty())
 }

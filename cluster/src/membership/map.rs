@@ -152,7 +152,10 @@ impl Map {
 
     /// The members that run another build than that of a fingerprint, with what theirs can read.
     pub(crate) fn cards_of_others(&self, build: u64) -> impl Iterator<Item = (NodeId, &Arc<Card>)> {
-        let others = self.members.iter().filter(move |(_, member)| member.schema != Some(build));
+        let others = self
+            .members
+            .iter()
+            .filter(move |(_, member)| member.schema != Some(build));
         others.filter_map(|(node, member)| Some((*node, self.cards.get(&member.schema?)?)))
     }
 

@@ -48,7 +48,8 @@ pub(crate) fn next_move(group: &GroupStatus, own: NodeId, home: &[RaftId], view:
         Changes::None if view.is_unwell => best_leader(group, own, home, view).map(transfer),
         Changes::None => {
             let preferred = node_of(*home.first()?);
-            let is_due = preferred != own && !view.reads_less.contains(&preferred) && can_lead(group, preferred, home, view);
+            let is_due =
+                preferred != own && !view.reads_less.contains(&preferred) && can_lead(group, preferred, home, view);
             is_due.then_some(transfer(preferred))
         }
     }

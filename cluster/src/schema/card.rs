@@ -54,7 +54,10 @@ impl Conflict {
 impl Card {
     /// Tells builds apart.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let texts = self.kinds.iter().map(|(kind, described)| format!("{kind} {}\n", described.to_json()));
+        let texts = self
+            .kinds
+            .iter()
+            .map(|(kind, described)| format!("{kind} {}\n", described.to_json()));
         fnv(texts.collect::<String>().as_bytes())
     }
 
@@ -198,7 +201,13 @@ fn both(one: &Described, other: &Described) -> Described {
         let version = a.version.min(other.reads(key.0, &key.1));
         let Some(b) = other.entry(key.0, &key.1) else {
             if version > 0 {
-                entries.insert(key.clone(), Entry { version, shape: a.shape.clone() });
+                entries.insert(
+                    key.clone(),
+                    Entry {
+                        version,
+                        shape: a.shape.clone(),
+                    },
+                );
             }
             continue;
         };
@@ -230,7 +239,13 @@ fn both(one: &Described, other: &Described) -> Described {
         let version = b.version.min(one.reads(key.0, &key.1));
         if version > 0 && !one.entries.contains_key(key) {
             // One build writes it still, and the other one reads it.
-            entries.insert(key.clone(), Entry { version, shape: b.shape.clone() });
+            entries.insert(
+                key.clone(),
+                Entry {
+                    version,
+                    shape: b.shape.clone(),
+                },
+            );
         }
     }
     let retired = one.retired.iter().filter_map(|(key, a)| {

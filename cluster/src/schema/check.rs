@@ -91,9 +91,11 @@ pub fn check_in(registry: &Registry, folder: &Path, is_update: bool) -> Report {
         .filter(|name| registry.get(name).is_none())
         .collect();
     gone.sort_unstable();
-    report.incompatible.extend(gone.into_iter().map(|name| {
-        format!("{name}: the kind is not registered any more; what is stored of it could not be read")
-    }));
+    report
+        .incompatible
+        .extend(gone.into_iter().map(|name| {
+            format!("{name}: the kind is not registered any more; what is stored of it could not be read")
+        }));
     report
 }
 
@@ -264,7 +266,9 @@ impl<'a> Check<'a> {
         })
         .map_err(|what| format!("the way back fails: {what}"))?;
         debug_assert!(version == 1 || back.first() == Some(&MARK), "it says its version");
-        read(&back).map(drop).map_err(|error| format!("what the way back makes of it cannot be read: {error}"))
+        read(&back)
+            .map(drop)
+            .map_err(|error| format!("what the way back makes of it cannot be read: {error}"))
     }
 
     fn read(&self) -> Result<Option<Committed>, String> {
@@ -296,7 +300,9 @@ impl<'a> Check<'a> {
     fn write(&self, text: &str, report: &mut Report) {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         if let Err(error) = fs::create_dir_all(folder).and_then(|()| fs::write(&self.path, text)) {
-            report.incompatible.push(format!("{} cannot be written: {error}", self.path.display()));
+            report
+                .incompatible
+                .push(format!("{} cannot be written: {error}", self.path.display()));
         }
     }
 }

@@ -60,7 +60,11 @@ pub(crate) fn compare(old: Side<'_>, new: Side<'_>) -> Vec<Finding> {
 
 /// The same, if any of it matters.
 pub(crate) fn weight(findings: &[Finding]) -> Weight {
-    findings.iter().map(|finding| finding.weight).max().unwrap_or(Weight::Fine)
+    findings
+        .iter()
+        .map(|finding| finding.weight)
+        .max()
+        .unwrap_or(Weight::Fine)
 }
 
 #[derive(Default)]
@@ -128,21 +132,36 @@ impl Comparison {
             }
             (_, Shape::OneOf(b)) => {
                 // The one that fits best; what is read as none of them cannot be read.
-                let best = b.iter().map(|b| compare(old, new.with(b))).min_by_key(|found| weight(found));
+                let best = b
+                    .iter()
+                    .map(|b| compare(old, new.with(b)))
+                    .min_by_key(|found| weight(found));
                 match best {
                     Some(findings) if weight(&findings) < Weight::Breaks => {
                         for finding in findings {
                             self.find(&join(path, &finding.path), finding.weight, finding.text);
                         }
                     }
-                    _ => self.find(path, Weight::Breaks, format!("was {}, which is none of its forms now", old.shape.word())),
+                    _ => self.find(
+                        path,
+                        Weight::Breaks,
+                        format!("was {}, which is none of its forms now", old.shape.word()),
+                    ),
                 }
             }
             (Shape::Number(a), Shape::Number(b)) if holds(b, a) => {}
             (Shape::Text { .. }, Shape::Text { .. }) => {}
             (a, b) if a == b => {}
-            (Shape::Unit, _) => self.find(path, Weight::Breaks, format!("carried nothing, and is {} now", new.shape.word())),
-            (a, b) => self.find(path, Weight::Breaks, format!("was {}, and is {} now", a.word(), b.word())),
+            (Shape::Unit, _) => self.find(
+                path,
+                Weight::Breaks,
+                format!("carried nothing, and is {} now", new.shape.word()),
+            ),
+            (a, b) => self.find(
+                path,
+                Weight::Breaks,
+                format!("was {}, and is {} now", a.word(), b.word()),
+            ),
         }
     }
 
@@ -193,7 +212,11 @@ impl Comparison {
         for (name, shape) in a {
             match b.get(name) {
                 Some(now) => self.go(old.with(shape), new.with(now), &join(path, name)),
-                None => self.find(&join(path, name), Weight::Breaks, "is a variant that is gone".to_owned()),
+                None => self.find(
+                    &join(path, name),
+                    Weight::Breaks,
+                    "is a variant that is gone".to_owned(),
+                ),
             }
         }
         for name in b.keys().filter(|name| !a.contains_key(*name)) {
@@ -245,7 +268,11 @@ mod tests {
         for (old, new, expected) in [
             (json!({"fields": {"a": "u32"}}), json!({"fields": {"a": "u64"}}), None),
             (json!({"fields": {"a": "u32"}}), json!({"fields": {"a": "i64"}}), None),
-            (json!({"fields": {"a": "u8"}}), json!({"fields": {"a": {"option": "u8"}}}), None),
+            (
+                json!({"fields": {"a": "u8"}}),
+                json!({"fields": {"a": {"option": "u8"}}}),
+                None,
+            ),
             (
                 json!({"fields": {"a": "u64"}}),
                 json!({"fields": {"a": "u32"}}),
@@ -261,7 +288,11 @@ mod tests {
                 json!({"fields": {"amount?": "u64"}}),
                 Some("Loses field sum is removed"),
             ),
-            (json!({"fields": {}}), json!({"fields": {"b?": "u8"}}), Some("Fine field b is new")),
+            (
+                json!({"fields": {}}),
+                json!({"fields": {"b?": "u8"}}),
+                Some("Fine field b is new"),
+            ),
             (
                 json!({"fields": {}}),
                 json!({"fields": {"b": "u8"}}),

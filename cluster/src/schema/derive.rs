@@ -129,7 +129,10 @@ fn shape_of(schema: &Value) -> Shape {
     if let Some([only]) = object.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
         return shape_of(only);
     }
-    let alternatives = object.get("oneOf").or_else(|| object.get("anyOf")).and_then(Value::as_array);
+    let alternatives = object
+        .get("oneOf")
+        .or_else(|| object.get("anyOf"))
+        .and_then(Value::as_array);
     if let Some(alternatives) = alternatives {
         return if object.contains_key("properties") {
             other(object)
@@ -223,10 +226,14 @@ fn of_type(name: &str, object: &Map<String, Value>) -> Shape {
         }
         "object" => match (object.get("properties"), object.get("additionalProperties")) {
             (Some(Value::Object(properties)), _) => record(properties, object),
-            (None, Some(values @ Value::Object(_) | values @ Value::Bool(true))) => Shape::Map(Box::new(shape_of(values))),
+            (None, Some(values @ Value::Object(_) | values @ Value::Bool(true))) => {
+                Shape::Map(Box::new(shape_of(values)))
+            }
             (None, _) if object.contains_key("patternProperties") => {
                 // A map whose keys are no plain texts.
-                let values = object["patternProperties"].as_object().and_then(|all| all.values().next());
+                let values = object["patternProperties"]
+                    .as_object()
+                    .and_then(|all| all.values().next());
                 values.map_or_else(|| other(object), |values| Shape::Map(Box::new(shape_of(values))))
             }
             (None, _) => Shape::Record([].into()),
@@ -278,7 +285,9 @@ fn simple(shape: Shape, types: &Types) -> Shape {
     let inner = |shape: Box<Shape>| Box::new(simple(*shape, types));
     match shape {
         Shape::Named(name) => match types.get(&name).map(|shape| shape.resolve(types)) {
-            Some(word @ (Shape::Any | Shape::Null | Shape::Bool | Shape::Number(_) | Shape::Text { .. })) => word.clone(),
+            Some(word @ (Shape::Any | Shape::Null | Shape::Bool | Shape::Number(_) | Shape::Text { .. })) => {
+                word.clone()
+            }
             _ => Shape::Named(name),
         },
         Shape::Option(shape) => Shape::Option(inner(shape)),

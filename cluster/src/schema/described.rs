@@ -109,7 +109,12 @@ impl Described {
         for ((part, name), entry) in &self.entries {
             if matches!(part, Part::State | Part::Event) {
                 entry.shape.names(&self.types, &mut used);
-                text.push_str(&format!("{} {name} {} {}\n", part.name(), entry.version, entry.shape.to_json()));
+                text.push_str(&format!(
+                    "{} {name} {} {}\n",
+                    part.name(),
+                    entry.version,
+                    entry.shape.to_json()
+                ));
             }
         }
         for name in used {

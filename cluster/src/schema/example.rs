@@ -42,10 +42,15 @@ fn value(shape: &Shape, types: &Types, depth: usize) -> Value {
         Shape::Tuple(items) => items.iter().map(inner).collect(),
         Shape::Record(fields) => {
             let fields = fields.iter().filter(|(_, field)| field.is_required || !is_deep);
-            let fields: Map<String, Value> = fields.map(|(name, field)| (name.clone(), inner(&field.shape))).collect();
+            let fields: Map<String, Value> = fields
+                .map(|(name, field)| (name.clone(), inner(&field.shape)))
+                .collect();
             Value::Object(fields)
         }
-        Shape::Variants(variants) => match variants.iter().min_by_key(|(_, shape)| is_deep && **shape != Shape::Unit) {
+        Shape::Variants(variants) => match variants
+            .iter()
+            .min_by_key(|(_, shape)| is_deep && **shape != Shape::Unit)
+        {
             Some((name, Shape::Unit)) => json!(name),
             Some((name, shape)) => json!({ name: inner(shape) }),
             None => Value::Null,

@@ -15,6 +15,7 @@ use super::{
     Part,
     card::{Card, Floor},
     restrain::Restraint,
+    view::held_back,
 };
 use crate::{
     config::NodeId,
@@ -70,7 +71,7 @@ impl Fleet {
             .collect();
         *self.restraint.write() = match floor {
             None => Restraint::FirstVersions,
-            Some(floor) if others.is_empty() || !goes_beyond(&self.own, floor) => Restraint::None,
+            Some(floor) if others.is_empty() || held_back(&self.own, floor).is_empty() => Restraint::None,
             Some(floor) => Restraint::Floor(Arc::new(floor.clone())),
         };
         self.is_mixed.store(!others.is_empty(), Ordering::Release);
@@ -93,12 +94,19 @@ impl Fleet {
     }
 
     /// A decision in a form that every member can read; or why it has to wait.
-    pub(crate) fn restrain(&self, registry: &Registry, kind: &str, decision: RawDecision) -> Result<RawDecision, String> {
+    pub(crate) fn restrain(
+        &self,
+        registry: &Registry,
+        kind: &str,
+        decision: RawDecision,
+    ) -> Result<RawDecision, String> {
         let restraint = self.restraint.read().clone();
         if restraint.is_none() {
             return Ok(decision);
         }
-        restraint.apply(registry, kind, decision).map_err(|what| self.wait_for(&what))
+        restraint
+            .apply(registry, kind, decision)
+            .map_err(|what| self.wait_for(&what))
     }
 
     /// A command in a form that every member can read, if it has one.
@@ -111,18 +119,11 @@ impl Fleet {
         let others: Vec<_> = self.others.read().iter().map(|node| format!("node {node}")).collect();
         format!(
             "{what} is not written before every member of the cluster can read it; still to be upgraded: {}",
-            if others.is_empty() { "none, it is about to be known".to_owned() } else { others.join(", ") }
+            if others.is_empty() {
+                "none, it is about to be known".to_owned()
+            } else {
+                others.join(", ")
+            }
         )
     }
-}
-
-/// Whether a build may write what is not in the floor.
-fn goes_beyond(own: &Card, floor: &Card) -> bool {
-    own.kinds.iter().any(|(kind, described)| {
-        !floor.kinds.contains_key(kind)
-            || described
-                .entries
-                .iter()
-                .any(|((part, name), entry)| entry.version > floor.reads(kind, *part, name))
-    })
 }

@@ -5,7 +5,7 @@
 //! [`derive`] (shapes out of types), [`described`] (all shapes of one kind of entity), [`compare`] (what is incompatible about
 //! two of them), [`check`] and [`example`] (an author's test against the committed schema), [`card`] (what a node can read, and
 //! what the cluster's journal may hold), [`fleet`] (what this node knows of the others' builds), [`restrain`] (nothing is written that
-//! a member cannot read).
+//! a member cannot read), [`view`] (what people are told).
 
 pub(crate) mod card;
 mod check;
@@ -21,6 +21,7 @@ mod stored;
 mod tests;
 pub(crate) mod upcast;
 pub(crate) mod versioned;
+pub(crate) mod view;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ pub use check::{Report, check, check_in};
 pub use derive::{JsonSchema, Schema, schemars};
 pub use stored::Stored;
 pub use upcast::Upcast;
+pub use view::{EntryView, SchemaCheck, SchemaFinding, SchemaView};
 
 /// The name of a part that has no variants: its whole type.
 pub const WHOLE: &str = "*";

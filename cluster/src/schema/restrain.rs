@@ -43,7 +43,12 @@ impl Restraint {
     }
 
     /// A decision in a form that may be written; or what in it may not.
-    pub(crate) fn apply(&self, registry: &Registry, name: &str, mut decision: RawDecision) -> Result<RawDecision, String> {
+    pub(crate) fn apply(
+        &self,
+        registry: &Registry,
+        name: &str,
+        mut decision: RawDecision,
+    ) -> Result<RawDecision, String> {
         let Some(kind) = registry.get(name).filter(|_| !self.is_none()) else {
             return Ok(decision);
         };

@@ -193,13 +193,8 @@ impl Shape {
             Self::Tuple(items) | Self::OneOf(items) => items.iter().for_each(|item| item.names(types, found)),
             Self::Record(fields) => fields.values().for_each(|field| field.shape.names(types, found)),
             Self::Variants(variants) => variants.values().for_each(|shape| shape.names(types, found)),
-            Self::Any
-            | Self::Null
-            | Self::Bool
-            | Self::Unit
-            | Self::Number(_)
-            | Self::Text { .. }
-            | Self::Other(_) => {}
+            Self::Any | Self::Null | Self::Bool | Self::Unit | Self::Number(_) | Self::Text { .. } | Self::Other(_) => {
+            }
         }
     }
 
@@ -248,7 +243,13 @@ mod tests {
 
     #[test]
     fn what_is_no_shape_says_so() {
-        for text in [json!("u65"), json!(5), json!({}), json!({"list": 1}), json!({"a": 1, "b": 2})] {
+        for text in [
+            json!("u65"),
+            json!(5),
+            json!({}),
+            json!({"list": 1}),
+            json!({"a": 1, "b": 2}),
+        ] {
             assert!(Shape::of_json(&text).is_err(), "{text}");
         }
         let deep = (0..1_000).fold(json!("u8"), |inner, _| json!({ "list": inner }));

@@ -19,8 +19,7 @@ impl Stored {
     /// Reads a value in its stored encoding.
     pub(crate) fn read(bytes: &[u8], is_whole: bool) -> Result<Self, String> {
         let mut rest = bytes;
-        let value =
-            rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX).map_err(|error| error.to_string())?;
+        let value = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX).map_err(|error| error.to_string())?;
         if !rest.is_empty() {
             return Err(format!("{} bytes too many", rest.len()));
         }
@@ -126,7 +125,11 @@ impl Stored {
 
     /// Sets a field that is not there.
     pub fn default(&mut self, field: &str, value: &impl Serialize) -> Result<(), String> {
-        if self.has(field) { Ok(()) } else { self.set(field, value) }
+        if self.has(field) {
+            Ok(())
+        } else {
+            self.set(field, value)
+        }
     }
 
     /// All of it, for what has no fields: `Deposited(5)` carries a number.
@@ -171,7 +174,8 @@ fn is(name: &Value, field: &str) -> bool {
 }
 
 fn text(name: rmpv::Utf8String) -> Result<String, String> {
-    name.into_str().ok_or_else(|| "its variant's name is no text".to_owned())
+    name.into_str()
+        .ok_or_else(|| "its variant's name is no text".to_owned())
 }
 
 fn encoded(value: &impl Serialize) -> Result<Value, String> {
@@ -201,7 +205,11 @@ mod tests {
     fn of(value: &Old) -> Stored {
         let bytes = rmp_serde::to_vec_named(value).expect("plain data");
         let stored = Stored::read(&bytes, false).expect("a variant");
-        assert_eq!(stored.write().expect("plain data"), bytes, "it is written as it was read");
+        assert_eq!(
+            stored.write().expect("plain data"),
+            bytes,
+            "it is written as it was read"
+        );
         stored
     }
 
@@ -216,7 +224,11 @@ mod tests {
         assert!(paid.rename("amount", "note").is_err(), "it would hide the other");
         assert_eq!(paid.take::<String>("note").as_deref(), Ok("tip"));
         assert!(paid.take::<String>("note").expect_err("gone").contains("no field note"));
-        assert!(paid.get::<String>("amount").expect_err("a number").contains("field amount"));
+        assert!(
+            paid.get::<String>("amount")
+                .expect_err("a number")
+                .contains("field amount")
+        );
         paid.set("minor", &vec![1_u8, 2]).expect("a field");
         paid.default("amount", &9).expect("it is there");
         assert_eq!((paid.get("amount"), paid.get("minor")), (Ok(7_u64), Ok(vec![1_u8, 2])));

@@ -111,17 +111,13 @@ impl Steps {
     /// The version that this build writes, and the last one that it reads.
     pub(crate) fn version(self, part: Part, name: &str) -> u32 {
         let targets = self.of(part).filter(|step| step.to.0 == name).map(|step| step.to.1);
-        let retired = self
-            .of(part)
-            .filter(|step| step.from.0 == name)
-            .map(|step| step.from.1);
+        let retired = self.of(part).filter(|step| step.from.0 == name).map(|step| step.from.1);
         targets.chain(retired).max().unwrap_or(1)
     }
 
     /// The step that leads on from a version.
     pub(crate) fn next(self, part: Part, name: &str, version: u32) -> Option<&'static Upcast> {
-        self.of(part)
-            .find(|step| step.from.0 == name && step.from.1 == version)
+        self.of(part).find(|step| step.from.0 == name && step.from.1 == version)
     }
 
     /// The step that has led to a version.
@@ -154,7 +150,9 @@ impl Steps {
                 return Some("state: it has no variants, so no step can rename one".to_owned());
             }
             if (step.from.0 == WHOLE) != self.is_whole(step.part) || (step.to.0 == WHOLE) != self.is_whole(step.part) {
-                return Some(format!("{title}: steps name either variants or the whole (\"*\"), not both"));
+                return Some(format!(
+                    "{title}: steps name either variants or the whole (\"*\"), not both"
+                ));
             }
             let mut at = step.to;
             for _ in 0..=self.0.len() {
@@ -164,7 +162,10 @@ impl Steps {
                 }
             }
             if self.next(step.part, at.0, at.1).is_some() {
-                return Some(format!("{title}: the steps from version {} lead round in a circle", step.from.1));
+                return Some(format!(
+                    "{title}: the steps from version {} lead round in a circle",
+                    step.from.1
+                ));
             }
             if step.to.0 == step.from.0 && step.to.1 <= step.from.1 {
                 return Some(format!("{title}: the step from version {} leads back", step.from.1));

@@ -186,8 +186,12 @@ pub(crate) fn upcast(steps: Steps, part: Part, bytes: &[u8]) -> Result<Upcasted<
     let mut stored = Stored::read(value, steps.is_whole(part))?;
     let (mut name, mut version) = (name.to_owned(), head.version);
     while let Some(step) = steps.next(part, &name, version) {
-        (step.up)(&mut stored)
-            .map_err(|error| format!("{} version {version} cannot be upcast: {error}", super::title(part, &name)))?;
+        (step.up)(&mut stored).map_err(|error| {
+            format!(
+                "{} version {version} cannot be upcast: {error}",
+                super::title(part, &name)
+            )
+        })?;
         stored.set_variant(step.to.0);
         (name, version) = (step.to.0.to_owned(), step.to.1);
     }
@@ -196,12 +200,7 @@ pub(crate) fn upcast(steps: Steps, part: Part, bytes: &[u8]) -> Result<Upcasted<
 
 /// Takes a value of this build back to the last version up to `allowed` that a step leads from, if all steps on the way have
 /// a way back. `allowed` says for a name which version may be written; 0 for none.
-pub(crate) fn downcast(
-    steps: Steps,
-    part: Part,
-    bytes: &[u8],
-    allowed: &dyn Fn(&str) -> u32,
-) -> Result<Bytes, String> {
+pub(crate) fn downcast(steps: Steps, part: Part, bytes: &[u8], allowed: &dyn Fn(&str) -> u32) -> Result<Bytes, String> {
     let (head, value) = split(bytes)?;
     let mut stored = Stored::read(value, steps.is_whole(part))?;
     let (mut name, mut version) = (name_in(steps, part, value).to_owned(), head.version);
@@ -210,9 +209,7 @@ pub(crate) fn downcast(
         let Some((step, down)) = step.and_then(|step| Some((step, step.down?))) else {
             return Err(format!("{} version {version}", super::title(part, &name)));
         };
-        down(&mut stored).map_err(|error| {
-            format!("{} version {version} ({error})", super::title(part, &name))
-        })?;
+        down(&mut stored).map_err(|error| format!("{} version {version} ({error})", super::title(part, &name)))?;
         stored.set_variant(step.from.0);
         (name, version) = (step.from.0.to_owned(), step.from.1);
     }

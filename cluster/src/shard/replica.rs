@@ -45,11 +45,7 @@ use crate::{
     schema::fleet::Fleet,
     spans::Spans,
     store::{StoreError, state::StateDb},
-    supervision::{
-        breaker::Pass,
-        contain::Fault,
-        failures::Failures,
-    },
+    supervision::{breaker::Pass, contain::Fault, failures::Failures},
     token::VersionToken,
 };
 

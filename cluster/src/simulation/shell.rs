@@ -237,13 +237,13 @@ impl World {
         self.close_replicas(node);
         let view = View {
             is_unwell: false,
-            ..View::default()
             can_lead: self
                 .nodes
                 .values()
                 .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
                 .map(|other| other.id)
                 .collect(),
+            reads_less: std::collections::BTreeSet::new(),
         };
         for status in self.node(node).running().driver.status() {
             let home = self.seen_home(node, status.group);

@@ -240,7 +240,10 @@ fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     let (target, content) = match request {
         EffectRequest::Command { to, command } => {
             let value = versioned::split(command).ok().map(|(_, value)| value);
-            (to.to_string(), value.and_then(|value| codec::decode::<Value>(value).ok()))
+            (
+                to.to_string(),
+                value.and_then(|value| codec::decode::<Value>(value).ok()),
+            )
         }
         EffectRequest::Call { service, request } => (service.clone(), serde_json::from_slice(request).ok()),
         EffectRequest::SetTimer { name, due_ms, every_ms } => {

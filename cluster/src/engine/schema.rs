@@ -10,9 +10,9 @@ use crate::{
     codec,
     config::NodeId,
     entity::EntityKey,
+    error::Error,
     membership::{Map, RosterCommand},
     replication::{GroupStatus, node_of},
-    error::Error,
     schema::{
         SchemaCheck, SchemaView,
         card::{CARD_BYTES_MAX, Card},
@@ -45,7 +45,11 @@ impl Engine {
         let map = self.map();
         SchemaView {
             is_known: map.floor.is_some(),
-            builds: map.members.iter().map(|(node, member)| (*node, member.schema)).collect(),
+            builds: map
+                .members
+                .iter()
+                .map(|(node, member)| (*node, member.schema))
+                .collect(),
             entries: view::entries(&map.floor),
         }
     }
@@ -62,7 +66,8 @@ impl Engine {
                 schema_json.len()
             )));
         }
-        let card: Card = serde_json::from_str(schema_json).map_err(|error| invalid(format!("is no schema: {error}")))?;
+        let card: Card =
+            serde_json::from_str(schema_json).map_err(|error| invalid(format!("is no schema: {error}")))?;
         Ok(view::check(&card, &self.map().floor))
     }
 

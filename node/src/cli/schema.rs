@@ -58,7 +58,9 @@ impl List {
         if let Some(kind) = &self.kind {
             described.entries.retain(|entry| entry.kind == *kind);
             if described.entries.is_empty() {
-                return Err(Failure::no(format!("the cluster's nodes know no kind {kind:?} in common")));
+                return Err(Failure::no(format!(
+                    "the cluster's nodes know no kind {kind:?} in common"
+                )));
             }
         }
         if self.json {
@@ -235,13 +237,19 @@ mod tests {
             ..CheckResponse::default()
         };
         let text = check_text(&checked);
-        assert!(text.contains("  event Placed version 2 of order: this build reads it up to version 1\n"), "{text}");
+        assert!(
+            text.contains("  event Placed version 2 of order: this build reads it up to version 1\n"),
+            "{text}"
+        );
         assert_eq!(check_json(&checked)["ok"], false);
         let well = CheckResponse {
             is_known: true,
             ..CheckResponse::default()
         };
-        assert_eq!(check_text(&well), "this build reads all that the cluster's journal may hold\n");
+        assert_eq!(
+            check_text(&well),
+            "this build reads all that the cluster's journal may hold\n"
+        );
     }
 
     #[test]

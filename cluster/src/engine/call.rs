@@ -371,6 +371,7 @@ impl Engine {
             id: call.key.id.to_string(),
             request_id,
             tenant: call.tenant.as_str().to_owned(),
+            schema: self.fleet.fingerprint(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
             depth: chain.map_or(0, |chain| chain.depth),
             path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
@@ -433,6 +434,7 @@ impl Engine {
                         .collect(),
                 };
                 let envelope = Envelope {
+                    is_foreign: request.schema != 0 && request.schema != self.fleet.fingerprint(),
                     fingerprint: request.fingerprint,
                     chain: (request.depth > 0).then(|| Arc::new(chain)),
                     origin: request.origin.map(|origin| {

@@ -9,13 +9,14 @@ mod engine;
 pub mod entity;
 pub mod error;
 mod journal;
+pub mod local;
 mod membership;
 mod placement;
 mod replication;
 pub mod service;
 mod shard;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod spans;
 mod store;
 pub mod supervision;
@@ -26,8 +27,10 @@ mod transport;
 pub use admission::tenants::Tenant;
 pub use cluster::{Cluster, Consistency, ReadOptions, Request, StartError, Told, Versioned};
 pub use config::Config;
+pub use entity::script;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
+pub use local::{LocalBuilder, LocalCluster};
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};
 pub use trace::{SpanRecord, SpanSink, TraceContext};

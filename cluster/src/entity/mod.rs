@@ -6,10 +6,11 @@
 //!
 //! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
 //! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike),
-//! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], its
-//! output gate in [`gate`], what people may do to a quarantined one in [`release`].
+//! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], its pure
+//! part in [`decider`], its output gate in [`gate`], what people may do to a quarantined one in [`release`].
 
 pub(crate) mod activation;
+pub(crate) mod decider;
 pub mod decision;
 pub(crate) mod envelope;
 pub(crate) mod gate;

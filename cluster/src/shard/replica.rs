@@ -36,19 +36,16 @@ use crate::{
             Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Delivered,
             FireMessage, Undelivered,
         },
+        decider,
         envelope::Envelope,
         gate::Gate,
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
-    supervision::{
-        breaker::Pass,
-        contain::{self, Fault},
-        failures::Failures,
-    },
+    supervision::{breaker::Pass, contain::Fault, failures::Failures},
     token::VersionToken,
 };
 
@@ -519,13 +516,7 @@ impl Replica {
     pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
         let kind = self.surroundings.registry.get(&key.kind);
         let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
-        contain::run(Stage::Revive, || {
-            let mut live = kind.load(loaded.snapshot.as_deref())?;
-            for event in &loaded.events {
-                live.evolve(event)?;
-            }
-            Ok(live)
-        })
+        decider::revive(&**kind, loaded)
     }
 
     /// The record that answered a request.

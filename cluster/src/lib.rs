@@ -13,6 +13,7 @@ pub mod local;
 mod membership;
 mod placement;
 mod replication;
+pub mod saga;
 pub mod service;
 mod shard;
 #[cfg(any(test, feature = "simulation"))]

@@ -67,6 +67,12 @@ pub trait Entity: Sized + Send + Sync + 'static {
 
     /// Turns the outcome of an effect into the command that the entity is to decide next.
     fn resume(token: Self::Token, outcome: Outcome) -> Self::Command;
+
+    /// What the engine can tell of it beyond this, if it is a saga ([`crate::saga`]). Not for authors to implement.
+    #[doc(hidden)]
+    fn described() -> Option<crate::saga::Described> {
+        None
+    }
 }
 
 /// The token of an entity that has no effects with an outcome; there is no value of it.

@@ -413,6 +413,11 @@ impl Cluster {
         self.engine.shutdown().await;
     }
 
+    /// Ends at once, as a kill would; waits for the threads.
+    pub(crate) fn halt(&self) {
+        self.engine.halt();
+    }
+
     fn scanned(&self, row: pb::ScanRow) -> Result<pb::ScannedEntity, Error> {
         let key = EntityKey::new(&row.kind, &row.id).map_err(|error| Error::key("id", &error))?;
         Ok(pb::ScannedEntity {

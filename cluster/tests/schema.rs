@@ -172,7 +172,7 @@ async fn ask<E: Entity>(node: &Node, id: &str, command: &E::Command, request: &s
 async fn restart(nodes: &mut Vec<Node>, number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) {
     let place = usize::from(number) - 1;
     nodes.remove(place).stop().await;
-    let node = Node::start(number, addresses, folder, SHARDS, build, Services::new()).await;
+    let node = engines::start(number, addresses, folder, SHARDS, build, Services::new()).await;
     node.cluster.ready(Duration::from_secs(20)).await.expect("it is ready");
     nodes.insert(place, node);
 }
@@ -192,14 +192,17 @@ async fn deposit(nodes: &[Node], by_new: usize, by_old: usize, round: u64) {
 }
 
 async fn state_of(node: &Node, id: &str) -> new::State {
-    let read = node.cluster.read::<new::Account>(id, ReadOptions::default(), &request("read")).await;
+    let read = node
+        .cluster
+        .read::<new::Account>(id, ReadOptions::default(), &request("read"))
+        .await;
     read.expect("readable").state
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_old_node_beside_a_new_one_loses_no_field() {
     let folder = tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &old_build(), |_| Services::new()).await;
     for account in 0..ACCOUNTS {
         let command = old::Command::Deposit { sum: 100 };
@@ -214,9 +217,13 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
         ask::<old::Account>(&nodes[0], &format!("a{account}"), &command, &format!("alone-{account}")).await;
     }
     tokio::time::sleep(Duration::from_millis(800)).await;
-    let node = Node::start(1, &addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
+    let node = engines::start(1, &addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
     nodes.insert(0, node);
-    nodes[0].cluster.ready(Duration::from_secs(20)).await.expect("it is ready");
+    nodes[0]
+        .cluster
+        .ready(Duration::from_secs(20))
+        .await
+        .expect("it is ready");
     deposit(&nodes, 0, 1, 2).await;
     for number in [2, 3] {
         restart(&mut nodes, number, &addresses, folder.path(), new_build()).await;
@@ -225,7 +232,11 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
     for node in &nodes {
         for account in 0..ACCOUNTS {
             let state = state_of(node, &format!("a{account}")).await;
-            assert_eq!((state.balance, &state.notes), (100 + 11 + 1_000 + 11, &expected), "a{account}");
+            assert_eq!(
+                (state.balance, &state.notes),
+                (100 + 11 + 1_000 + 11, &expected),
+                "a{account}"
+            );
         }
     }
     for node in nodes {
@@ -236,24 +247,37 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_refused() {
     let folder = tempdir().expect("a folder");
-    let addresses = free_addresses(4).await;
+    let addresses = free_addresses(4);
     let (joining, addresses) = addresses.split_last().expect("four");
     let mut nodes = start_all(addresses, folder.path(), SHARDS, &old_build(), |_| Services::new()).await;
-    let checked = nodes[0].cluster.check_schema(&new_build().schema_json()).expect("a schema");
+    let checked = nodes[0]
+        .cluster
+        .check_schema(&new_build().schema_json())
+        .expect("a schema");
     assert!(checked.is_known && checked.unreadable.is_empty(), "{checked:?}");
     assert!(
-        checked.held_back.iter().any(|finding| finding.name == "Frozen" && finding.version == 1),
+        checked
+            .held_back
+            .iter()
+            .any(|finding| finding.name == "Frozen" && finding.version == 1),
         "{checked:?}"
     );
     assert!(
-        checked.held_back.iter().any(|finding| finding.name == "Closed" && finding.version == 2),
+        checked
+            .held_back
+            .iter()
+            .any(|finding| finding.name == "Closed" && finding.version == 2),
         "{checked:?}"
     );
     restart(&mut nodes, 1, addresses, folder.path(), new_build()).await;
     let freeze = |id: &'static str| Request::new(RequestId::new(id).expect("an id"), Duration::from_secs(5));
     let mut said = String::new();
     for _ in 0..200 {
-        match nodes[0].cluster.ask::<new::Account>("a0", &new::Command::Freeze, &freeze("freeze")).await {
+        match nodes[0]
+            .cluster
+            .ask::<new::Account>("a0", &new::Command::Freeze, &freeze("freeze"))
+            .await
+        {
             Err(AskError::Engine(Error::Unavailable { reason, .. })) => said = reason,
             Err(AskError::Engine(error)) if error.is_retryable() => {}
             other => panic!("it is held back: {other:?}"),
@@ -263,7 +287,10 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(said.contains("event Frozen version 1 of account is not written"), "{said}");
+    assert!(
+        said.contains("event Frozen version 1 of account is not written"),
+        "{said}"
+    );
     assert!(said.contains("node 2, node 3"), "{said}");
     // What it can write in a form that all read goes on.
     let command = new::Command::Deposit { sum: 5, note: None };
@@ -277,26 +304,32 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
     let state = state_of(&nodes[1], "a0").await;
     assert_eq!((state.balance, state.is_frozen), (5, true));
 
-    let checked = nodes[0].cluster.check_schema(&old_build().schema_json()).expect("a schema");
-    assert!(checked.unreadable.iter().any(|finding| finding.name == "Frozen"), "{checked:?}");
+    let checked = nodes[0]
+        .cluster
+        .check_schema(&old_build().schema_json())
+        .expect("a schema");
+    assert!(
+        checked.unreadable.iter().any(|finding| finding.name == "Frozen"),
+        "{checked:?}"
+    );
     nodes.pop().expect("three").stop().await;
-    let refused = Node::try_start(3, addresses, folder.path(), SHARDS, old_build()).await;
+    let refused = engines::try_start(3, addresses, folder.path(), SHARDS, old_build()).await;
     let Err(StartError::Schema(reason)) = refused else {
         panic!("an old build is refused")
     };
     assert!(reason.contains("event Frozen version 1 of account"), "{reason}");
     assert!(reason.contains("event Closed version 2 of account"), "{reason}");
-    let refused = Node::try_start(3, addresses, folder.path(), SHARDS, Registry::new()).await;
+    let refused = engines::try_start(3, addresses, folder.path(), SHARDS, Registry::new()).await;
     let Err(StartError::Schema(reason)) = refused else {
         panic!("a build without a kind is refused")
     };
     assert!(reason.contains("the kind account"), "{reason}");
-    let refused = Node::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
+    let refused = engines::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
     let Err(StartError::Join(reason)) = refused else {
         panic!("an old build is not let in")
     };
     assert!(reason.contains("event Frozen version 1 of account"), "{reason}");
-    let back = Node::start(3, addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
+    let back = engines::start(3, addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
     nodes.push(back);
     for node in nodes {
         node.stop().await;

@@ -54,6 +54,7 @@ const LIBRARIES: &[Library] = &[
             // that make single calls to a peer and read their status.
             "cluster/src/transport",
             "cluster/src/cluster.rs",
+            "cluster/src/local",
             "cluster/src/engine/status.rs",
             "cluster/src/engine/supervision.rs",
             "cluster/src/membership",

@@ -198,7 +198,7 @@ impl Engine {
             seed: self.identity.nonce(),
             life: rand::random(),
         };
-        let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
+        let (writes, flusher) = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
         let (checkpoints, checkpointer) = checkpointer::spawn(checkpointer::Parts {
             replicas: Arc::clone(&self.replicas),
             registry: self.registry.clone(),
@@ -219,7 +219,8 @@ impl Engine {
             tick: self.config.tick(),
         })?;
         assert!(self.checkpoints.set(checkpoints).is_ok(), "an engine begins once");
-        self.threads.lock().extend([driver, checkpointer]);
+        // The flusher ends with the driver.
+        self.threads.lock().extend([driver, flusher, checkpointer]);
         self.has_begun.store(true, Ordering::Release);
         self.tasks.lock().extend([
             tokio::spawn(Arc::clone(self).do_tasks(queue)),
@@ -243,18 +244,29 @@ impl Engine {
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         self.hand_over().await;
+        let engine = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || engine.close(checkpointer::Request::Stop));
+        // A thread that panicked has ended the process already.
+        let _ = closed.await;
+    }
+
+    /// Ends at once and says nothing to anybody. Waits for its threads.
+    pub(crate) fn halt(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.close(checkpointer::Request::Halt);
+    }
+
+    fn close(&self, last: checkpointer::Request) {
         if self.stopping.send_replace(true) {
             return;
         }
         self.mailbox.send(Event::Stop);
         if let Some(checkpoints) = self.checkpoints.get() {
             // It ends by itself only when the node does.
-            let _ = checkpoints.send(checkpointer::Request::Stop);
+            let _ = checkpoints.send(last);
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        // A thread that panicked has ended the process already.
-        let _ = joined.await;
+        threads.into_iter().for_each(|thread| drop(thread.join()));
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
+    saga,
     schema::{
         Part, Stored,
         card::Card,
@@ -45,6 +46,8 @@ pub(crate) trait Kind: Send + Sync {
     fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError>;
     /// A reply or a rejection as JSON, for people.
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
+    /// How to ask it about itself, if it is a saga.
+    fn saga(&self) -> Option<saga::Described>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
     /// What its stored values look like, and their versions.
@@ -89,7 +92,7 @@ impl Registry {
     /// Adds a kind, supervised by the default policy.
     ///
     /// # Panics
-    /// When two kinds have the same name.
+    /// When two kinds have the same name, or it is a saga whose table cannot be.
     #[must_use]
     pub fn with<E: Entity>(self) -> Self {
         self.with_policy::<E>(Policy::ENTITY)
@@ -98,11 +101,14 @@ impl Registry {
     /// Adds a kind with a supervision policy of its own.
     ///
     /// # Panics
-    /// When two kinds have the same name, or a value of the policy cannot be.
+    /// When two kinds have the same name, a value of the policy cannot be, or it is a saga whose table cannot be.
     #[must_use]
     pub fn with_policy<E: Entity>(mut self, policy: Policy) -> Self {
         if let Err(fault) = policy.check() {
             panic!("the policy of {}: {fault}", E::KIND);
+        }
+        if let Some(Err(error)) = E::described().map(|saga| (saga.check)()) {
+            panic!("the table of the saga {}: {error}", E::KIND);
         }
         let kind = Arc::new(Typed::<E>::new());
         let before = self.kinds.insert(E::KIND, Carried { kind, policy });
@@ -223,6 +229,10 @@ impl<E: Entity> Kind for Typed<E> {
             Part::State => unknown::<E::State>(bytes),
             Part::Token => unknown::<E::Token>(bytes),
         }
+    }
+
+    fn saga(&self) -> Option<saga::Described> {
+        E::described()
     }
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {

@@ -146,7 +146,7 @@ async fn to_the_end(cluster: &Cluster, id: &str, wanted: &Wanted) -> Phase {
 async fn sagas_end_through_a_failover_and_are_listed_page_by_page() {
     const TRIPS: usize = 40;
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), 4, &registry(), |_| Services::new()).await;
     let gone = nodes.remove(0);
     let cluster = nodes[0].cluster.clone();
@@ -255,7 +255,7 @@ fn state(shown: &ShowSagaResponse) -> &str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_that_cannot_be_undone_is_found_and_explained_and_nudged() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let nodes = start_all(&addresses, folder.path(), 4, &registry(), |_| Services::new()).await;
     let cluster = nodes[0].cluster.clone();
     let jam = |jammed| {

@@ -11,7 +11,10 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use cluster::saga::{Action, End, Heard, Known, Retry, Saga, Stage, Step, Verdict, Work};
+use cluster::{
+    JsonSchema, Schema,
+    saga::{Action, End, Heard, Known, Retry, Saga, Stage, Step, Verdict, Work},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,7 +36,7 @@ pub type State = cluster::saga::StateOf<Checkout>;
 pub type Command = cluster::saga::Command<Input, (), Signal>;
 
 /// What is checked out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Input {
     /// Who ordered; nobody for a guest.
     pub customer: Option<CustomerId>,
@@ -46,7 +49,7 @@ pub struct Input {
 }
 
 /// What others tell a checkout on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Signal {
     /// From a product's stock: it has been promised to this order for as long as promises are held. A checkout that can
     /// still turn back does, and releases it as it undoes everything; one that cannot keeps it.
@@ -80,6 +83,10 @@ impl Saga for Checkout {
         Stage::new("commit", steps::commit).each(products)       .or_go_on().retry(PERSISTENT).judge(steps::stock),
         Stage::new("capture", steps::capture)                    .or_go_on().retry(PERSISTENT).judge(steps::payment),
     ];
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn check(id: &str, _: &Input) -> Result<(), String> {
         OrderId::new(id).map(drop).map_err(|error| format!("the order id {error}"))

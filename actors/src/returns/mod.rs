@@ -15,7 +15,10 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use cluster::saga::{Heard, Known, Retry, Saga, Stage, Step, Verdict, Work};
+use cluster::{
+    JsonSchema, Schema,
+    saga::{Heard, Known, Retry, Saga, Stage, Step, Verdict, Work},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,7 +44,7 @@ pub type State = cluster::saga::StateOf<Return>;
 pub type Command = cluster::saga::Command<Input, Fact, Signal>;
 
 /// What comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Input {
     /// Who brings goods back.
     pub customer: CustomerId,
@@ -50,7 +53,7 @@ pub struct Input {
 }
 
 /// What a return learns on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Fact {
     /// From the customer: which pieces go against which order.
     Allocated(Allocation),
@@ -64,7 +67,7 @@ pub enum Fact {
 }
 
 /// What others tell a return on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Signal {
     /// From an order that took pieces back before it was settled: now it is.
     OrderSettled {
@@ -104,6 +107,10 @@ impl Saga for Return {
         Stage::new("restock", steps::restock).each(products)  .or_go_on().retry(PERSISTENT).judge(steps::stock),
         Stage::new("refund", steps::refund).each(refunds)     .or_go_on().retry(PERSISTENT).judge(steps::payment),
     ];
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn check(id: &str, input: &Input) -> Result<(), String> {
         ReturnId::new(id).map_err(|error| format!("the return id {error}"))?;

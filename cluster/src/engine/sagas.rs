@@ -13,6 +13,7 @@ use crate::{
     entity::EntityKey,
     error::{AskError, Error},
     saga::{Outline, Phase, Rejection, StageOutline, WaitingStep, outline::Brief},
+    schema::versioned,
     supervision::Phase as BreakerPhase,
 };
 
@@ -306,18 +307,23 @@ impl Engine {
         let (reply, _) = self.ask(key, nudge, request).await?;
         match reply {
             Ok(reply) => {
-                let phase: Phase = codec::decode(&reply).map_err(|error| unreadable(key, &error))?;
+                let phase: Phase = codec::decode(plain(&reply)).map_err(|error| unreadable(key, &error))?;
                 Ok(pb::NudgeSagaResponse {
                     key: key.to_string(),
                     state: phase.as_str().to_owned(),
                 })
             }
             Err(rejection) => {
-                let rejection = codec::decode(&rejection).map_err(|error| unreadable(key, &error))?;
+                let rejection = codec::decode(plain(&rejection)).map_err(|error| unreadable(key, &error))?;
                 Err(AskError::Rejected(rejection))
             }
         }
     }
+}
+
+/// A value without what stands before it to say its version.
+fn plain(value: &[u8]) -> &[u8] {
+    versioned::split(value).map_or(value, |(_, value)| value)
 }
 
 /// The entities of the cluster that are quarantined or fail just now.

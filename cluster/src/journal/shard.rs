@@ -308,7 +308,7 @@ impl Shard {
     }
 
     /// What is needed to bring an entity to life.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn load(&self, key: &EntityKey) -> Result<super::LoadedEntity, StoreError> {
         let mut loaded = self.begin_load(key).finish()?;
         loaded.timers = self.timers_of(key);
@@ -388,7 +388,7 @@ impl Shard {
     }
 
     /// The records of an entity from `seq` on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
         let (store, tail) = self.history_parts(key, seq);
         whole_history(&*store, tail, key, seq)

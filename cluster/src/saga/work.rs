@@ -6,12 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Saga, StateOf};
 use crate::{
-    codec,
-    entity::{Effect, Entity, EntityKey, Outcome, decision::EffectRequest},
+    JsonSchema, codec,
+    entity::{
+        Effect, Entity, Outcome,
+        decision::{EffectRequest, command_to},
+    },
+    schema::versioned,
 };
 
 /// One step: a stage, and the key of the step where the stage has several. Written `reserve` or `reserve/tea`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Step(Box<str>);
 
@@ -128,13 +132,7 @@ pub struct Action(pub(super) EffectRequest);
 impl Action {
     /// A command to another entity.
     pub fn ask<T: Entity>(id: &str, command: &T::Command) -> Self {
-        Self(EffectRequest::Command {
-            to: EntityKey {
-                kind: T::KIND.into(),
-                id: id.into(),
-            },
-            command: codec::encode(command),
-        })
+        Self(command_to::<T>(id, command))
     }
 
     /// A call to a service outside of the cluster.
@@ -162,7 +160,7 @@ impl Action {
 }
 
 /// What an outcome means for its step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Verdict<F> {
     /// It is done.
     Done,
@@ -200,7 +198,8 @@ impl<F> Verdict<F> {
 
 /// A rejection of an entity of any kind, for people: `OutOfStock {"wanted":3}`.
 fn shown(rejection: &[u8]) -> String {
-    match codec::decode::<serde_json::Value>(rejection) {
+    let value = versioned::split(rejection).map_or(rejection, |(_, value)| value);
+    match codec::decode::<serde_json::Value>(value) {
         Ok(serde_json::Value::String(name)) => name,
         Ok(serde_json::Value::Object(map)) if map.len() == 1 => {
             let (name, value) = map.into_iter().next().expect("the map has one entry");
@@ -223,7 +222,7 @@ pub enum Heard<F> {
 }
 
 /// How a saga ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum End {
     /// All stages are done, but for what is kept as a problem.
     Completed,

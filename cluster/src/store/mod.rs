@@ -8,7 +8,7 @@
 
 pub(crate) mod identity;
 pub(crate) mod log;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
 pub(crate) mod state;
 

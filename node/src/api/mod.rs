@@ -1,7 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`] and [`admin`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
@@ -17,6 +17,7 @@ mod rejection;
 pub(crate) mod request;
 mod returns;
 mod sagas;
+mod schema;
 mod status;
 mod stock;
 mod wait;
@@ -30,6 +31,7 @@ use proto::{
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
     saga::v1::sagas_server::SagasServer,
+    schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -68,6 +70,9 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         )
         .add_service(SagasServer::new(sagas::Sagas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -94,6 +99,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.gateway.v1.Gateway",
         "playhouse.saga.v1.Sagas",
         "playhouse.cluster.v1.Admin",
+        "playhouse.schema.v1.Schemas",
     ];
     for name in names {
         health.set_service_status(name, status).await;

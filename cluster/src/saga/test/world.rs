@@ -10,12 +10,12 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::deciding::{Decided, Deciding, describe};
 use crate::{
-    codec,
     entity::{
         Effect, Entity, EntityKey, Outcome, Registry,
         decision::EffectRequest,
         kind::{Kind, RawEffect},
     },
+    schema::{Part, versioned},
 };
 
 /// More steps than any scenario takes: what goes round in circles ends here.
@@ -396,5 +396,6 @@ impl<O: Outside> World<O> {
 }
 
 fn read<E: Entity>(state: &[u8]) -> E::State {
-    codec::decode(state).unwrap_or_else(|error| panic!("a state of {} cannot be read back: {error}", E::KIND))
+    versioned::decode::<E, _>(Part::State, state)
+        .unwrap_or_else(|error| panic!("a state of {} cannot be read back: {error}", E::KIND))
 }

@@ -22,6 +22,7 @@ use proto::{
         ExplainSagaRequest, ExplainSagaResponse, ListSagasRequest, ListSagasResponse, NudgeSagaRequest,
         NudgeSagaResponse, ShowSagaRequest, ShowSagaResponse, sagas_client::SagasClient,
     },
+    schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
 use super::{CallError, Client};
@@ -88,4 +89,6 @@ reads! {
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
+    describe: SchemasClient, DescribeRequest => DescribeResponse;
+    check: SchemasClient, CheckRequest => CheckResponse;
 }

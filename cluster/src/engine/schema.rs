@@ -33,7 +33,7 @@ impl Engine {
         let Some(card) = card_of(&hello.schema)? else {
             return Ok(());
         };
-        match card.obstacle(&self.map().floor) {
+        match card.obstacle(self.map().floor.as_ref()) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
@@ -95,7 +95,7 @@ impl Engine {
                 .iter()
                 .map(|(node, member)| (*node, member.schema))
                 .collect(),
-            entries: view::entries(&map.floor),
+            entries: view::entries(map.floor.as_ref()),
         }
     }
 
@@ -113,7 +113,7 @@ impl Engine {
         }
         let card: Card =
             serde_json::from_str(schema_json).map_err(|error| invalid(format!("is no schema: {error}")))?;
-        Ok(view::check(&card, &self.map().floor))
+        Ok(view::check(&card, self.map().floor.as_ref()))
     }
 
     /// What this node tells the roster of its build.
@@ -127,7 +127,7 @@ impl Engine {
     /// Takes note of what a map says of the members' builds.
     pub(super) fn learn_builds(&self, map: &Map) {
         let builds = map.members.iter().map(|(node, member)| (*node, member.schema));
-        self.fleet.learn(&map.floor, builds);
+        self.fleet.learn(map.floor.as_ref(), builds);
     }
 
     /// The members whose build would pass over something that this one writes.

@@ -204,7 +204,8 @@ impl Cluster {
             ..Query::default()
         };
         let wanted = (options.consistency, &options.after[..]);
-        self.engine.read(key, query, wanted, request).await
+        let view = self.engine.read(key, query, wanted, request).await?;
+        Ok(self.engine.as_own(key, query, view, request).await)
     }
 
     /// One entity of any kind, for people, as it is now.

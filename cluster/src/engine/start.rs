@@ -81,7 +81,7 @@ impl Engine {
                 "the schemas of all kinds have {card_bytes} bytes together; at most {CARD_BYTES_MAX} are allowed"
             )));
         }
-        if let Some(reason) = fleet.own().obstacle(&identity.map().1.floor) {
+        if let Some(reason) = fleet.own().obstacle(identity.map().1.floor.as_ref()) {
             return Err(StartError::Schema(reason));
         }
         let (version, map) = first_map(&config, &identity, fleet.own()).await?;

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Invariant, Plan, Served, Step, World, service};
+use super::{Invariant, Plan, Served, Step, World, service, story};
 use crate::{
     entity::Registry,
     simulation::{
@@ -24,7 +24,7 @@ use crate::{
 const SEEDS: Range<u64> = 0..100;
 /// Steps of each of its runs.
 const STEPS: u64 = 60;
-/// Lines of a failing run that are shown unless the seed is run again by itself.
+/// Lines of a failing run that are shown, of those about the entities that the finding names.
 const STORY_LEN_MAX: usize = 60;
 
 /// A simulation of an author's entities: several nodes with the engine's own consensus, journal and storage in one process, in
@@ -254,12 +254,14 @@ impl fmt::Display for Found {
         writeln!(f, "after {steps} steps, {with} faults of nodes, disks and links:")?;
         // Cargo says whose tests these are.
         let package = std::env::var("CARGO_PKG_NAME").map_or_else(|_| String::new(), |name| format!(" -p {name}"));
-        let left_out = self.story.len().saturating_sub(STORY_LEN_MAX);
-        if left_out > 0 {
-            writeln!(f, "         ({left_out} lines before this)")?;
-        }
-        for line in &self.story[left_out..] {
+        let lines = story::about(&self.story, &self.what);
+        let shown = &lines[lines.len().saturating_sub(STORY_LEN_MAX)..];
+        for line in shown {
             writeln!(f, "{line}")?;
+        }
+        let left_out = self.story.len() - shown.len();
+        if left_out > 0 {
+            writeln!(f, "({left_out} more lines are about others, or earlier)")?;
         }
         write!(
             f,

@@ -77,6 +77,7 @@ mod membership;
 mod placement;
 mod replication;
 pub mod saga;
+pub mod schema;
 pub mod service;
 mod shard;
 #[cfg(any(test, feature = "simulation"))]
@@ -95,6 +96,7 @@ pub use entity::script;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
 pub use local::{LocalBuilder, LocalCluster};
+pub use schema::{JsonSchema, Schema, Stored, Upcast, schemars};
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};
 pub use trace::{SpanRecord, SpanSink, TraceContext};

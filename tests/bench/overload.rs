@@ -34,6 +34,8 @@ struct Seen {
     p99_ms: f64,
     refused: u64,
     failed: u64,
+    /// What most of those that failed otherwise were told.
+    failure: Option<String>,
     /// Of the node with most memory: after the warm-up, and the most.
     memory: (u64, u64),
 }
@@ -41,6 +43,8 @@ struct Seen {
 /// `overload`.
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
     let target = Target::open(arguments).await?;
+    let yielded = target.processes().yield_to_generator();
+    yielded.map_err(|error| format!("the nodes cannot be told to stand back behind the load: {error}"))?;
     let mut peak: Option<(usize, Seen)> = None;
     for callers in arguments.in_flight(&CALLERS) {
         let seen = load(arguments, &target, *callers, arguments.measured()).await;
@@ -113,6 +117,10 @@ fn seen(tally: &Tally, measured: Duration, memory: (u64, u64)) -> Seen {
         p99_ms: tally.latency_us.value_at_quantile(0.99) as f64 / 1e3,
         refused,
         failed: faults - refused,
+        failure: (tally.faults.iter())
+            .filter(|(fault, _)| !is_refusal(fault))
+            .max_by_key(|(_, count)| **count)
+            .map(|(fault, _)| fault.clone()),
         memory,
     }
 }
@@ -121,7 +129,8 @@ fn print(arguments: &Arguments, callers: usize, seen: &Seen) {
     if arguments.json {
         let figure = json!({
             "bench": "overload load", "callers": callers, "per_second": seen.per_second, "p99_ms": seen.p99_ms,
-            "refused": seen.refused, "failed": seen.failed, "memory_first": seen.memory.0, "memory_most": seen.memory.1,
+            "refused": seen.refused, "failed": seen.failed,
+            "failure": seen.failure, "memory_first": seen.memory.0, "memory_most": seen.memory.1,
         });
         println!("{figure}");
         return;
@@ -137,4 +146,7 @@ fn print(arguments: &Arguments, callers: usize, seen: &Seen) {
         mib(seen.memory.0),
         mib(seen.memory.1)
     );
+    if let Some(failure) = &seen.failure {
+        println!("    failed otherwise, most of them: {failure}");
+    }
 }

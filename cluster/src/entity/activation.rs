@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 pub(crate) use super::gate::{Answered, Delivered, ReadState};
 use super::{
     EntityKey, Outcome,
-    decider::{self, Decider, Taken, Untaken},
+    decider::{self, Decider, Taken},
     envelope::Envelope,
     gate::{Gate, Pending},
-    kind::{RawDecision, RawEffect},
+    kind::RawDecision,
     release::{ReleaseMessage, Releaser},
 };
 use crate::{
@@ -221,6 +221,10 @@ impl Alive {
         let state = match self.decider.snapshot() {
             Ok(state) => state,
             Err(fault) => {
+                if let Some(refused) = self.excused(&fault) {
+                    drop(reader.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(reader.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 return Err(self.failed(fault, None));
             }
@@ -246,7 +250,8 @@ impl Alive {
         let Some(message) = self.answer_known(message)? else {
             return Ok(());
         };
-        if let Some(refused) = self.quarantined().or_else(|| self.obstacle(&message)) {
+        let refused = self.quarantined().or_else(|| self.obstacle(&message));
+        if let Some(refused) = refused.or_else(|| self.foreign(&message)) {
             drop(message.reply.send(Err(refused)));
             return Ok(());
         }
@@ -275,6 +280,10 @@ impl Alive {
             })));
             return Ok(());
         };
+        if let Some(refused) = self.foreign_token(&row.token) {
+            drop(reply.send(Err(refused)));
+            return Ok(());
+        }
         let now_ms = self.arguments.replica.now_ms();
         let outcome = Outcome::Fired {
             due_ms: row.due_ms,
@@ -321,6 +330,13 @@ impl Alive {
                 Err(VOID)
             }
             Ok(decision) => {
+                let decision = match self.restrained(decision) {
+                    Ok(decision) => decision,
+                    Err(refused) => {
+                        drop(message.reply.send(Err(refused)));
+                        return Err(self.void());
+                    }
+                };
                 let taken = Taken {
                     decision,
                     now_ms,
@@ -338,6 +354,10 @@ impl Alive {
                 Ok(())
             }
             Err(fault) => {
+                if let Some(refused) = self.excused(&fault) {
+                    drop(message.reply.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(message.reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
                     seq: self.decider.head().seq + 1,
@@ -349,11 +369,6 @@ impl Alive {
                 Err(self.failed(fault, Some(poison)))
             }
         }
-    }
-
-    /// Whether a decision sets timers for which its shard has no room.
-    pub(super) fn lacks_timers(&self, effects: &[RawEffect]) -> bool {
-        self.decider.sets_new_timers(effects) && self.arguments.replica.has_all_timers()
     }
 
     /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
@@ -410,27 +425,6 @@ impl Alive {
             record: record.encode(),
             on_fate,
         });
-    }
-
-    /// Why a command that was not seen before is not to be decided, if there is a reason.
-    fn obstacle(&mut self, message: &CommandMessage) -> Option<Undelivered> {
-        let envelope = &message.envelope;
-        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Some(Undelivered::Expired);
-        }
-        if let Some(effect) = &message.acknowledges {
-            // Its record has acknowledged the effect already: whoever brings it again does not know.
-            let is_open = self.arguments.replica.state().outbox().contains_key(effect);
-            return (!is_open).then_some(Undelivered::NotLeader);
-        }
-        let max = self.arguments.replica.limits().effect_requests_max;
-        match self.decider.untaken(envelope, max)? {
-            Untaken::Echo => {
-                let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
-                Some(Undelivered::Failed(reason))
-            }
-            Untaken::TooMany => Some(Undelivered::Overloaded(Limit::EffectRequests)),
-        }
     }
 
     /// Answers a request that was taken before with what it was answered then.

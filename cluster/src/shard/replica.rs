@@ -36,13 +36,13 @@ use crate::{
             Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Delivered,
             FireMessage, Undelivered,
         },
-        decider,
         envelope::Envelope,
         gate::Gate,
         kind::Live,
     },
     journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard},
     replication::{Members, Role},
+    schema::fleet::Fleet,
     spans::Spans,
     store::{StoreError, state::StateDb},
     supervision::{breaker::Pass, contain::Fault, failures::Failures},
@@ -75,6 +75,7 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spans: Spans,
     pub(crate) live: Arc<LiveEntities>,
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 /// One shard on this node.
@@ -510,13 +511,6 @@ impl Replica {
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
         let loading = self.state.lock().begin_load(key);
         loading.finish()
-    }
-
-    /// The live form of a loaded entity; or why its code cannot make one.
-    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
-        let kind = self.surroundings.registry.get(&key.kind);
-        let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
-        decider::revive(&**kind, loaded)
     }
 
     /// The record that answered a request.

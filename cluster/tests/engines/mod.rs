@@ -25,6 +25,19 @@ pub(crate) async fn start(
     started.expect("the engine starts")
 }
 
+/// The same, for one that may be refused.
+#[allow(dead_code, reason = "not every test has nodes that are refused")]
+pub(crate) async fn try_start(
+    number: u16,
+    addresses: &[SocketAddr],
+    folder: &Path,
+    shards: u32,
+    registry: Registry,
+) -> Result<Node, StartError> {
+    let config = config(number, folder, members(addresses), Vec::new(), shards);
+    Node::start(config, registry, Services::new()).await
+}
+
 /// The same without services, and with other limits.
 #[allow(dead_code, reason = "not every test has limits of its own")]
 pub(crate) async fn start_with(

@@ -130,7 +130,7 @@ impl World {
         };
         match &row.effect.request {
             EffectRequest::Command { to, command } => {
-                let chain = Chain::after(row.chain.as_ref(), &id.entity);
+                let chain = Chain::after(row.chain.as_ref(), &id.entity, Limits::default().effect_depth_max);
                 if let Err(reason) = self.can_be_sent(&chain, to) {
                     return self.has_outcome(node, carrying, Outcome::Failed(reason));
                 }

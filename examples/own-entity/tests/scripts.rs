@@ -1,6 +1,10 @@
 //! Seat and booking alone: given, when, then.
 
-use cluster::{Effect, saga, saga::Phase, script::Script};
+use cluster::{
+    Effect, saga,
+    saga::Phase,
+    script::{Script, golden},
+};
 use own_entity::{
     booking::{Booking, Receipt, Wanted},
     seat::{Command, Event, HOLD_MS, Rejection, Seat, State},
@@ -49,6 +53,11 @@ fn a_seat_goes_to_one_booking_only() {
         .when(Command::Release { booking: other() })
         .then_events([])
         .then_state(State::HeldBy(booking()));
+}
+
+#[test]
+fn golden_scripts_come_out_as_they_are_written() {
+    golden::<Seat>("tests/golden");
 }
 
 fn started() -> Script<Booking> {

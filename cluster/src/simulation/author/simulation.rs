@@ -35,6 +35,35 @@ const STORY_LEN_MAX: usize = 60;
 /// Beside the author's own invariants it checks what the engine promises: each request and each effect is taken once, no
 /// answer is lost or changed, all replicas come to one state, everything ends, and no entity panics.
 ///
+/// ```
+/// use cluster::simulation::{Simulation, Step};
+/// # use cluster::{Context, Decision, Entity, NoToken, Outcome, Registry};
+/// # struct Counter;
+/// # impl Entity for Counter {
+/// #     const KIND: &'static str = "counter";
+/// #     type State = u64;
+/// #     type Command = u64;
+/// #     type Event = u64;
+/// #     type Reply = u64;
+/// #     type Rejection = ();
+/// #     type Token = NoToken;
+/// #     fn decide(sum: &u64, by: u64, _: &Context) -> Result<Decision<Self>, ()> { Ok(Decision::reply(sum + by).event(by)) }
+/// #     fn evolve(sum: &mut u64, by: &u64) { *sum += by }
+/// #     fn resume(token: NoToken, _: Outcome) -> u64 { match token {} }
+/// # }
+///
+/// let summary = Simulation::new(Registry::new().with::<Counter>())
+///     .seeds(0..3)
+///     .workload(|rng, _step| Step::ask::<Counter>(rng.pick(&["a", "b"]), rng.between(1, 5)))
+///     .invariant("every answer counts once", |world| {
+///         let asked: u64 = world.answers::<Counter>().iter().map(|answered| answered.command).sum();
+///         let counted: u64 = world.states::<Counter>().values().sum();
+///         if asked == counted { Ok(()) } else { Err(format!("{asked} were asked for, {counted} were counted")) }
+///     })
+///     .run();
+/// assert_eq!(summary.runs, 3);
+/// ```
+///
 /// `PLAYHOUSE_SEED=17` in the environment runs that seed alone and prints all of it (with `-- --nocapture`).
 #[must_use = "a simulation does nothing until it is run"]
 pub struct Simulation {
@@ -182,7 +211,9 @@ impl Simulation {
         for seed in seeds {
             let (report, story) = run(&plan, seed);
             if chosen.is_some() {
-                story.iter().for_each(|line| println!("{line}"));
+                for line in &story {
+                    println!("{line}");
+                }
             }
             if let Some(violation) = report.violation {
                 let found = Found {

@@ -22,13 +22,10 @@ impl Entity for CarelessSeat {
                 .effect(Effect::cancel_timer("hold")));
         }
         let Decision { events, reply, effects } = Seat::decide(state, command, context)?;
-        let effects = effects
-            .into_iter()
-            .map(|Effect { request, token }| Effect { request, token });
         Ok(Decision {
             events,
             reply,
-            effects: effects.collect(),
+            effects: effects.into_iter().map(own).collect(),
         })
     }
 
@@ -39,4 +36,9 @@ impl Entity for CarelessSeat {
     fn resume(booking: String, outcome: Outcome) -> Command {
         Seat::resume(booking, outcome)
     }
+}
+
+/// The seat's effects are this one's.
+fn own(Effect { request, token }: Effect<Seat>) -> Effect<CarelessSeat> {
+    Effect { request, token }
 }

@@ -266,7 +266,10 @@ impl Engine {
             let _ = checkpoints.send(last);
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        threads.into_iter().for_each(|thread| drop(thread.join()));
+        for thread in threads {
+            // One that panicked has ended the process already.
+            drop(thread.join());
+        }
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

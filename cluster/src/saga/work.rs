@@ -8,6 +8,7 @@ use super::{Saga, StateOf};
 use crate::{
     codec,
     entity::{Effect, Entity, EntityKey, Outcome, decision::EffectRequest},
+    schema::{Part, versioned},
 };
 
 /// One step: a stage, and the key of the step where the stage has several. Written `reserve` or `reserve/tea`.
@@ -133,7 +134,7 @@ impl Action {
                 kind: T::KIND.into(),
                 id: id.into(),
             },
-            command: codec::encode(command),
+            command: versioned::encode::<T>(Part::Command, command),
         })
     }
 
@@ -197,7 +198,8 @@ impl<F> Verdict<F> {
 
 /// A rejection of an entity of any kind, for people: `OutOfStock {"wanted":3}`.
 fn shown(rejection: &[u8]) -> String {
-    match codec::decode::<serde_json::Value>(rejection) {
+    let value = versioned::split(rejection).map_or(rejection, |(_, value)| value);
+    match codec::decode::<serde_json::Value>(value) {
         Ok(serde_json::Value::String(name)) => name,
         Ok(serde_json::Value::Object(map)) if map.len() == 1 => {
             let (name, value) = map.into_iter().next().expect("the map has one entry");

@@ -46,10 +46,7 @@ mod tests;
 mod trace;
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use author::{Answered, Called, Found, Served, Simulation, Step, Summary, World};
 pub use rng::Rng;
@@ -122,7 +119,7 @@ fn many_seeds() {
     let Some(count) = number("SIM_SEEDS") else { return };
     let first = number("SIM_SEED").unwrap_or(10_000);
     let mut failed = 0;
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
     for seed in first..first + count {
         let report = chosen()(seed, Flaws::default(), false);
         if let Some(Violation { invariant, what }) = report.violation {

@@ -8,6 +8,7 @@ pub mod config;
 mod engine;
 pub mod entity;
 pub mod error;
+pub mod history;
 mod journal;
 mod membership;
 mod placement;
@@ -28,6 +29,7 @@ pub use cluster::{Cluster, Consistency, ReadOptions, Request, StartError, Told, 
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
+pub use history::Caller;
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};
 pub use trace::{SpanRecord, SpanSink, TraceContext};

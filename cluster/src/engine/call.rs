@@ -22,8 +22,9 @@ use crate::{
     admission::{Limit, Tenant},
     cluster::Request,
     config::NodeId,
-    entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, release::Release},
+    entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, key::check, release::Release},
     error::Error,
+    history::caller::ASKED_BY_LEN_MAX,
     journal::{Chain, Origin, Reply},
     replication::node_of,
     shard::shard_of,
@@ -92,6 +93,7 @@ impl Engine {
     ) -> Result<(Reply, VersionToken), Error> {
         let envelope = Envelope {
             fingerprint: request.fingerprint,
+            asked_by: request.asked_by(),
             ..Envelope::new(request.id.clone(), request.trace)
         };
         self.tell(key, command, envelope, &request.tenant, request.timeout, false)
@@ -363,6 +365,10 @@ impl Engine {
             request_id,
             tenant: call.tenant.as_str().to_owned(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
+            asked_by: envelope
+                .and_then(|envelope| envelope.asked_by.as_deref())
+                .unwrap_or_default()
+                .to_owned(),
             depth: chain.map_or(0, |chain| chain.depth),
             path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
             origin: origin.map(|origin| pb::EffectOrigin {
@@ -425,6 +431,7 @@ impl Engine {
                 };
                 let envelope = Envelope {
                     fingerprint: request.fingerprint,
+                    asked_by: asked_by(&request.asked_by),
                     chain: (request.depth > 0).then(|| Arc::new(chain)),
                     origin: request.origin.map(|origin| {
                         Arc::new(Origin {
@@ -542,6 +549,11 @@ impl Engine {
             },
         })
     }
+}
+
+/// Who asked, as another node has passed it on; what this node would not take counts as nobody.
+fn asked_by(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty() && check(name, ASKED_BY_LEN_MAX).is_ok()).then(|| name.into())
 }
 
 /// The error of a call that was refused for good.

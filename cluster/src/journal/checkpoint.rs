@@ -14,7 +14,7 @@ use crate::{
     supervision::contain::contain,
 };
 
-/// Bytes of commands and events in one history row of more than one record.
+/// Bytes of commands, events and effects in one history row of more than one record.
 const HISTORY_ROW_BYTES_MAX: usize = 64 << 10;
 /// Blocks of requests that are kept for one entity.
 const REQUEST_BLOCKS_MAX: u64 = (REQUESTS_KEPT_MAX / REQUEST_BLOCK_LEN) as u64;
@@ -70,7 +70,7 @@ fn write_entity(
         let mut row: Vec<Decided> = Vec::new();
         let mut bytes = 0;
         for record in records {
-            let size = record.command.len() + record.events.iter().map(bytes::Bytes::len).sum::<usize>();
+            let size = record.bytes();
             if bytes + size > HISTORY_ROW_BYTES_MAX && !row.is_empty() {
                 batch.put(keys::history(key, row[0].seq), keys::encode(&row));
                 row.clear();
@@ -107,7 +107,7 @@ fn write_entity(
     Ok(row)
 }
 
-/// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
+/// What history keeps of a record: all that a later build needs to decide it again and to compare.
 pub(crate) fn for_history(record: &Decided) -> Decided {
     Decided {
         entity: record.entity.clone(),
@@ -120,14 +120,16 @@ pub(crate) fn for_history(record: &Decided) -> Decided {
         command: record.command.clone(),
         reply: record.reply.clone(),
         events: record.events.clone(),
-        effects: Vec::new(),
-        acknowledges: Vec::new(),
+        effects: record.effects.clone(),
+        acknowledges: record.acknowledges.clone(),
         fires: record.fires.clone(),
         lift: record.lift.clone(),
         fingerprint: record.fingerprint,
         // Of use only while the record's effects are under way, and while it may come again: both are kept elsewhere.
         chain: None,
         origin: None,
+        asked_by: record.asked_by.clone(),
+        keeps_effects: true,
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     Decided, TakenEffects, TimerRow,
     checkpoint::{kept_request, note_effect},
-    keys::{self, Head, KeptRequest},
+    keys::{self, EntityRow, Head, KeptRequest},
     quarantine::QuarantineRow,
     shard::{read_row, stored_history},
 };
@@ -56,15 +56,18 @@ impl Loading {
         &self.store
     }
 
+    /// The entity's row in the store; `None` where all there is of it is in memory.
+    pub(super) fn row(&self) -> Result<Option<EntityRow>, StoreError> {
+        if self.is_whole {
+            return Ok(None);
+        }
+        read_row(&*self.store, &self.key)
+    }
+
     /// Reads what the state follows from, and nothing else: for who only looks at the entity. As it was when this was begun,
     /// or as a checkpoint made since then has it, which is newer.
     pub(crate) fn look(self) -> Result<LoadedEntity, StoreError> {
-        let row = if self.is_whole {
-            None
-        } else {
-            read_row(&*self.store, &self.key)?
-        }
-        .unwrap_or_default();
+        let row = self.row()?.unwrap_or_default();
         let mut loaded = LoadedEntity {
             head: row.head,
             snapshot: row.snapshot,
@@ -187,6 +190,8 @@ mod tests {
                 fingerprint: 0,
                 chain: None,
                 origin: None,
+                asked_by: None,
+                keeps_effects: false,
             });
             let index = shard.meta().applied.0 + 1;
             let data = batch::pack([record.encode()].iter());

@@ -79,6 +79,9 @@ pub(crate) struct Quarantined {
     pub(crate) chain: Option<Chain>,
     #[serde(default)]
     pub(crate) origin: Option<Origin>,
+    /// Who asked for the command.
+    #[serde(default)]
+    pub(crate) asked_by: Option<Arc<str>>,
 }
 
 /// What a decided record says that lifts its entity's quarantine.

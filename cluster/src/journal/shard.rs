@@ -300,7 +300,7 @@ impl Shard {
     }
 
     /// The records of an entity that are not in the store yet, in order.
-    fn tail_records<'a>(&'a self, key: &'a EntityKey) -> impl Iterator<Item = &'a Arc<Decided>> {
+    pub(super) fn tail_records<'a>(&'a self, key: &'a EntityKey) -> impl Iterator<Item = &'a Arc<Decided>> {
         self.tails()
             .rev()
             .filter_map(|tail| tail.entities.get(key))

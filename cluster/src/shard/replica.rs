@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef, ActorRuntime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
 
 use super::{
     freshness::Freshness,
@@ -499,6 +499,11 @@ impl Replica {
             loaded.poison = state.poison_of(&id);
             (loaded, live)
         })
+    }
+
+    /// Waits for room to read from the store.
+    pub(crate) async fn begin_recovery(&self) -> SemaphorePermit<'_> {
+        self.surroundings.live.begin_recovery().await
     }
 
     /// An open effect, and what goes with it to the entity that it is sent to.

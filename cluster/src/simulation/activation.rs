@@ -214,6 +214,8 @@ impl World {
             fingerprint: 0,
             chain: None,
             origin: None,
+            asked_by: None,
+            keeps_effects: false,
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {

@@ -1,7 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
@@ -9,6 +9,7 @@ pub(crate) mod calls;
 mod convert;
 mod decode;
 mod gateway;
+mod history;
 mod orders;
 mod payments;
 mod products;
@@ -26,6 +27,7 @@ use proto::{
     catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
     cluster::v1::admin_server::AdminServer,
     gateway::v1::gateway_server::GatewayServer,
+    history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
 };
@@ -65,6 +67,9 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -90,6 +95,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
         "playhouse.cluster.v1.Admin",
+        "playhouse.history.v1.History",
     ];
     for name in names {
         health.set_service_status(name, status).await;

@@ -13,6 +13,7 @@ use proto::{
         ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
+    history::v1::{DiffRequest, DiffResponse, ShowAtRequest, ShowAtResponse, history_client::HistoryClient},
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
         ReturnItemsResponse, orders_client::OrdersClient,
@@ -79,5 +80,7 @@ reads! {
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
+    show_at: HistoryClient, ShowAtRequest => ShowAtResponse;
+    diff: HistoryClient, DiffRequest => DiffResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
 }

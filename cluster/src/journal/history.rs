@@ -1,0 +1,115 @@
+//! An entity's records, page by page: however long its history is, no more than a page of it is in memory.
+
+use std::sync::Arc;
+
+use super::{
+    Decided,
+    keys::{self, Head},
+    loading::Loading,
+    shard::Shard,
+};
+use crate::{
+    entity::EntityKey,
+    history::{Base, Recorded},
+    store::{StateStore, StoreError},
+};
+
+/// Bytes of commands, replies, events and effects in one page of more than one record.
+pub(crate) const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Records of one page.
+pub(crate) const PAGE_RECORDS_MAX: usize = 512;
+
+/// What of a page is not in the store, and the store that may hold it: the store is slow, and is read after letting go of the shard.
+pub(crate) struct PageParts {
+    store: Arc<dyn StateStore>,
+    key: EntityKey,
+    after: u64,
+    tail: Vec<Arc<Decided>>,
+}
+
+/// Where an entity's history begins and how far it goes.
+pub(crate) struct Extent {
+    pub(crate) base: Base,
+    pub(crate) head: Head,
+}
+
+impl Shard {
+    /// What is needed to read the records after a number.
+    pub(crate) fn page_parts(&self, key: &EntityKey, after: u64) -> PageParts {
+        let tail = self.tail_records(key).filter(|record| record.seq > after);
+        PageParts {
+            store: Arc::clone(self.store()),
+            key: key.clone(),
+            after,
+            tail: tail.take(PAGE_RECORDS_MAX).cloned().collect(),
+        }
+    }
+}
+
+impl Loading {
+    /// Where the history begins, and how far it goes.
+    pub(crate) fn extent(&self) -> Result<Extent, StoreError> {
+        let row = self.row()?.unwrap_or_default();
+        let head = self.tail.iter().filter(|record| record.seq > row.head.seq);
+        let head = head.fold(row.head, |head, record| Head {
+            seq: record.seq,
+            version: head.version + record.events.len() as u64,
+            activation: record.activation,
+        });
+        Ok(Extent {
+            base: Base::default(),
+            head,
+        })
+    }
+}
+
+impl PageParts {
+    /// The page: records that follow each other, at least one if there is one up to and with `up_to`. Empty where a checkpoint has
+    /// moved them meanwhile: then the parts are to be taken once more.
+    pub(crate) fn read(self, up_to: u64) -> Result<Vec<Recorded>, StoreError> {
+        let Self {
+            store,
+            key,
+            after,
+            tail,
+        } = self;
+        let mut page = Page {
+            records: Vec::new(),
+            bytes: 0,
+            next: after + 1,
+            up_to,
+        };
+        let prefix = keys::history_of(&key);
+        let wanted = keys::history(&key, after + 1);
+        // The row that holds the next record begins with it or before it.
+        let from = store.last_at(&prefix, &wanted)?.map_or(wanted, |(row_key, _)| row_key);
+        store.scan(&prefix, &from, &mut |row_key, value| {
+            let row: Vec<Decided> = keys::decode(row_key, &value)?;
+            Ok(row.iter().all(|record| page.take(record, true)))
+        })?;
+        if page.records.is_empty() {
+            let _ = tail.iter().all(|record| page.take(record, false));
+        }
+        Ok(page.records)
+    }
+}
+
+struct Page {
+    records: Vec<Recorded>,
+    bytes: usize,
+    next: u64,
+    up_to: u64,
+}
+
+impl Page {
+    /// Takes a record if it is the next one; says whether there is room for more.
+    fn take(&mut self, record: &Decided, is_stored: bool) -> bool {
+        if record.seq == self.next && record.seq <= self.up_to {
+            let record = Recorded::new(record, is_stored);
+            self.bytes += record.bytes();
+            self.next += 1;
+            self.records.push(record);
+        }
+        self.next <= self.up_to && self.bytes < PAGE_BYTES_MAX && self.records.len() < PAGE_RECORDS_MAX
+    }
+}

@@ -73,7 +73,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
     let telemetry = Telemetry::from_environment(node)?;
     let checked = "the config file's policies were checked when it was read";
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
-    let registry = file.supervision.registry().expect(checked);
+    let registry = file.registry().expect(checked);
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
         .with_spans(telemetry.spans());

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Engine,
+    forget::Forget,
     read::{self, Query},
     route::left,
 };
@@ -25,7 +26,7 @@ use crate::{
     entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, key::check, release::Release},
     error::Error,
     history::caller::ASKED_BY_LEN_MAX,
-    journal::{Chain, Origin, Reply},
+    journal::{Chain, Forgotten, Origin, Reply},
     replication::node_of,
     shard::shard_of,
     token::VersionToken,
@@ -53,6 +54,8 @@ pub(crate) enum Body {
     Quarantine,
     /// The open effects.
     Outbox,
+    /// Forget it.
+    Forget(Box<Forget>),
 }
 
 impl Body {
@@ -159,7 +162,7 @@ impl Engine {
         }
         let bytes = match &body {
             Body::Command(command, _) => command.len(),
-            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox | Body::Forget(_) => 0,
         };
         let _credit = if is_effect {
             None
@@ -227,7 +230,9 @@ impl Engine {
             };
             match answer {
                 Forwarded::State(_) => return Some(Ok(answer)),
-                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Some(Err(refused(call.key, answer))),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } | Forwarded::Forgotten(_) => {
+                    return Some(Err(refused(call.key, answer)));
+                }
                 _ => {}
             }
         }
@@ -267,7 +272,7 @@ impl Engine {
                 .or(leader)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
             let maybe_done = call.maybe_done.swap(
-                matches!(call.body, Body::Command(..) | Body::Release(..)),
+                matches!(call.body, Body::Command(..) | Body::Release(..) | Body::Forget(_)),
                 Ordering::Relaxed,
             );
             let answer = if target == self.node() {
@@ -290,7 +295,8 @@ impl Engine {
                 | Forwarded::State(_)
                 | Forwarded::Released(_)
                 | Forwarded::Quarantine(_)
-                | Forwarded::Outbox(_) => {
+                | Forwarded::Outbox(_)
+                | Forwarded::Tombstone(_) => {
                     self.learn(call.shard, Some(target));
                     return Ok(answer);
                 }
@@ -325,7 +331,9 @@ impl Engine {
                         reason,
                     });
                 }
-                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Err(refused(call.key, answer)),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } | Forwarded::Forgotten(_) => {
+                    return Err(refused(call.key, answer));
+                }
             }
             if hint.is_none() {
                 let pause = (ATTEMPT_FIRST * 2_u32.saturating_pow(attempt.min(8))).min(ATTEMPT_MAX);
@@ -349,10 +357,11 @@ impl Engine {
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let envelope = match &call.body {
             Body::Command(_, envelope) => Some(envelope),
-            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => None,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox | Body::Forget(_) => None,
         };
         let request_id = match &call.body {
             Body::Release(_, by) => by.to_string(),
+            Body::Forget(forget) => forget.request.to_string(),
             _ => envelope.map_or_else(String::new, |envelope| envelope.request.to_string()),
         };
         let chain = envelope.and_then(|envelope| envelope.chain.as_deref());
@@ -365,10 +374,12 @@ impl Engine {
             request_id,
             tenant: call.tenant.as_str().to_owned(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
-            asked_by: envelope
-                .and_then(|envelope| envelope.asked_by.as_deref())
-                .unwrap_or_default()
-                .to_owned(),
+            asked_by: match &call.body {
+                Body::Forget(forget) => forget.asked_by.as_deref(),
+                _ => envelope.and_then(|envelope| envelope.asked_by.as_deref()),
+            }
+            .unwrap_or_default()
+            .to_owned(),
             depth: chain.map_or(0, |chain| chain.depth),
             path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
             origin: origin.map(|origin| pb::EffectOrigin {
@@ -391,6 +402,9 @@ impl Engine {
                 Body::Release(Release::Skip, _) => pb::forward_request::Body::Release(pb::Release { skip: true }),
                 Body::Quarantine => pb::forward_request::Body::Quarantine(pb::QuarantineQuery {}),
                 Body::Outbox => pb::forward_request::Body::Outbox(pb::OutboxQuery {}),
+                Body::Forget(forget) => pb::forward_request::Body::Forget(pb::Forget {
+                    reason: forget.reason.clone(),
+                }),
             }),
         };
         match peer.forward.call(request) {
@@ -450,6 +464,14 @@ impl Engine {
                 Ok(by) => Body::Release(if release.skip { Release::Skip } else { Release::Retry }, by),
                 Err(error) => return invalid("request id", error.to_string()),
             },
+            Some(pb::forward_request::Body::Forget(forget)) => match RequestId::new(&request.request_id) {
+                Ok(id) => Body::Forget(Box::new(Forget {
+                    request: id,
+                    asked_by: asked_by(&request.asked_by),
+                    reason: forget.reason,
+                })),
+                Err(error) => return invalid("request id", error.to_string()),
+            },
             Some(pb::forward_request::Body::Quarantine(_)) => Body::Quarantine,
             Some(pb::forward_request::Body::Outbox(_)) => Body::Outbox,
             None => return invalid("body", "is missing".to_owned()),
@@ -507,6 +529,18 @@ impl Engine {
                 .release(call.key, *how, by.clone(), call.trace)
                 .await
                 .map(Forwarded::Released),
+            Body::Forget(forget) => {
+                let forgotten = Forgotten {
+                    entity: call.key.clone(),
+                    request: forget.request.clone(),
+                    at_ms: replica.now_ms(),
+                    asked_by: forget.asked_by.clone(),
+                    reason: forget.reason.clone(),
+                    trace: call.trace,
+                };
+                let tombstone = replica.forget(forgotten).await;
+                tombstone.map(|tombstone| Forwarded::Tombstone(tombstone.map(|found| Box::new((*found).clone()))))
+            }
             Body::Outbox => replica
                 .confirm()
                 .await
@@ -543,6 +577,7 @@ impl Engine {
             Undelivered::Restarting { after_ms, reason } => Forwarded::Restarting { after_ms, reason },
             Undelivered::Quarantined(reason) => Forwarded::Quarantined(reason),
             Undelivered::Skipped(reason) => Forwarded::Skipped(reason),
+            Undelivered::Forgotten(reason) => Forwarded::Forgotten(reason),
             Undelivered::Reused => Forwarded::Invalid {
                 field: "request id".to_owned(),
                 reason: "was used for another command".to_owned(),
@@ -564,6 +599,10 @@ fn refused(key: &EntityKey, answer: Forwarded) -> Error {
             reason,
         },
         Forwarded::Invalid { field, reason } => Error::Invalid { field, reason },
+        Forwarded::Forgotten(reason) => Error::Forgotten {
+            entity: key.to_string(),
+            reason,
+        },
         other => unexpected(key, &other),
     }
 }

@@ -173,6 +173,12 @@ async fn beginning(replica: &Arc<Replica>, key: &EntityKey, with_state: bool) ->
     let (reader, id) = (Arc::clone(replica), key.clone());
     on_the_side(replica, move || {
         let extent = loading.extent()?;
+        if let Some(tombstone) = extent.forgotten {
+            return Ok(Err(Error::Forgotten {
+                entity: id.to_string(),
+                reason: tombstone.text(),
+            }));
+        }
         let mut head = Head {
             seq: extent.head.seq,
             version: extent.head.version,
@@ -184,13 +190,13 @@ async fn beginning(replica: &Arc<Replica>, key: &EntityKey, with_state: bool) ->
             let state = live.filter(|_| loaded.head.seq == head.seq).map(|live| live.snapshot());
             head.state = state.filter(|state| state.len() <= STATE_BYTES_MAX);
         }
-        Ok(pb::RecordsPage {
+        Ok(Ok(pb::RecordsPage {
             base: Some(extent.base.into()),
             head: Some(head.into()),
             records: Vec::new(),
-        })
+        }))
     })
-    .await
+    .await?
 }
 
 /// Reads the store on a thread that nobody else waits for, when the node has room for it.

@@ -3,14 +3,18 @@
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
 //! replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
-//! to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and [`timers`] (what it tells people), [`history`] (what was recorded of an entity).
+//! to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and [`timers`] (what it tells people), [`history`] (what was recorded of an entity), [`forget`] (how it is forgotten, and the proof of it),
+//! [`retention`] (how its beginning is let go), [`audit`] (who has looked at it).
 
+mod audit;
 mod call;
+pub(crate) mod forget;
 mod groups;
 mod health;
 pub(crate) mod history;
 mod load;
 pub(crate) mod read;
+mod retention;
 mod roster;
 mod route;
 mod start;
@@ -31,6 +35,7 @@ use std::{
     time::Instant,
 };
 
+use audit::Auditor;
 use parking_lot::Mutex;
 use proto::cluster::v1 as pb;
 use tokio::sync::{Semaphore, watch};
@@ -49,7 +54,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{identity::Identity, log::Log, state::StateDb},
+    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
     transport::links::Links,
 };
 
@@ -78,6 +83,10 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// Who has looked at what, and changed what by hand.
+    auditor: Auditor,
+    /// What is to be written anew at the next start.
+    erasure: Arc<Erasure>,
     /// Room for histories that are read just now.
     histories: Semaphore,
     /// Chains of effects that were too deep, and the path of the last of them.

@@ -2,7 +2,8 @@
 //! another build would have decided otherwise.
 //!
 //! Reading order: [`recorded`] (what is kept of each decision), [`travel`] (the state at a version or a time), [`diff`] (what differs
-//! between two states), [`replay`] (every recorded command decided once more), [`caller`] (who asked). All of that is pure: it works
+//! between two states), [`replay`] (every recorded command decided once more), [`caller`] (who asked), [`retention`] (how long it is kept), [`audit`]
+//! (who has looked). All of that is pure: it works
 //! on a list of records and a [`Registry`](crate::Registry). [`reading`] gets the records of a running cluster, [`wire`] is how they go
 //! over the network; which node they come from stands in `cluster/src/engine/history.rs`.
 //!
@@ -35,22 +36,27 @@
 //! assert!(replayed.is_equal(), "{replayed}");
 //! ```
 
+pub mod audit;
+mod auditing;
 pub mod caller;
 pub mod diff;
 pub mod reading;
 pub mod recorded;
 pub mod replay;
+pub mod retention;
 pub mod travel;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use audit::AuditEntry;
 pub use caller::Caller;
 pub use diff::{Change, diff};
 pub use reading::{HistoryFault, HistoryReader};
 pub use recorded::{Base, Cause, Recorded, RecordedEffect};
 pub use replay::{Difference, Replayed, Replayer, replay, replay_in};
+pub use retention::Retention;
 pub use travel::{Moment, Point, at, at_in};
 
 use bytes::Bytes;

@@ -4,14 +4,19 @@
 use proto::history::v1 as pb;
 use serde_json::Value;
 
-use super::{Base, Change, Head, History, HistoryError, Moment, Point, Recorded, diff, travel::Course, wire};
+use super::{
+    AuditEntry, Base, Change, Head, History, HistoryError, Moment, Point, Recorded, diff, travel::Course, wire,
+};
 use crate::{
     cluster::{Cluster, Request},
-    engine::history::Pages,
+    engine::{forget::receipt, history::Pages},
     entity::EntityKey,
     error::Error,
     shard::shard_of,
 };
+
+/// The longest reason for forgetting, in bytes.
+pub const FORGET_REASON_LEN_MAX: usize = 500;
 
 /// Why a cluster does not tell something of a history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,6 +193,40 @@ impl Cluster {
         let after = self.state_at(key, after, request).await?;
         let changes = diff(&before.state, &after.state);
         Ok((before, after, changes))
+    }
+
+    /// Forgets an entity for good, for a reason of at most 500 bytes, which stays: its state, history, request ids, open effects, timers and quarantine are
+    /// gone, and its id decides nothing any more. `None` if there is nothing of it. Idempotent: what was forgotten stays as it was.
+    pub async fn forget(&self, key: &EntityKey, reason: &str, request: &Request) -> Result<Option<pb::Receipt>, Error> {
+        if reason.len() > FORGET_REASON_LEN_MAX || reason.contains(char::is_control) {
+            return Err(Error::Invalid {
+                field: "reason".to_owned(),
+                reason: format!("must be one line of at most {FORGET_REASON_LEN_MAX} bytes"),
+            });
+        }
+        if self.shard_of(key) == self.engine.shards() {
+            return Err(Error::Invalid {
+                field: "key".to_owned(),
+                reason: "is the cluster's own: it cannot do without".to_owned(),
+            });
+        }
+        let tombstone = self.engine.forget(key, reason, request).await?;
+        Ok(tombstone.as_ref().map(receipt))
+    }
+
+    /// Notes in the audit that somebody has looked at something; not durable at once, and only counted where it comes too fast.
+    pub fn note_read(&self, entry: AuditEntry) {
+        self.engine.note_read(entry);
+    }
+
+    /// Notes in the audit that somebody has changed something by hand, or tried to; resolves when that is durable, or after 2 s.
+    pub async fn note_done(&self, entry: AuditEntry) {
+        self.engine.note_done(entry).await;
+    }
+
+    /// What every node still has of an entity: the proof that it is forgotten.
+    pub async fn remains(&self, key: &EntityKey) -> pb::ForgottenResponse {
+        self.engine.all_remains(key).await
     }
 
     /// The shard that an entity lives in.

@@ -194,7 +194,17 @@ impl Course {
         })
     }
 
-    /// A state of this kind as JSON.
+    /// As far as it has come, as the beginning of what comes after.
+    pub(crate) fn here(&self) -> Base {
+        Base {
+            seq: self.seq,
+            version: self.version,
+            at_ms: self.at_ms,
+            state: Some(self.live.snapshot()),
+        }
+    }
+
+    /// The kind that it is of.
     pub(crate) fn kind(&self) -> &Arc<dyn Kind> {
         &self.kind
     }

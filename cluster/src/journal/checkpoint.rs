@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decided, TakenEffects,
+    Decided, TakenEffects, forget,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
     shard::{is_unwritten, read_row},
     tail::{Tail, TailEntity},
@@ -29,9 +29,19 @@ pub(crate) fn batch(
 ) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for (key, entity) in &tail.entities {
-        let row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
-        if is_unwritten(&row, entity) {
-            let row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        if let Some(tombstone) = &entity.forgotten {
+            forget::erase(store, key, entity.head, tombstone, &mut batch)?;
+            continue;
+        }
+        let mut row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
+        let is_unwritten = is_unwritten(&row, entity);
+        if is_unwritten {
+            row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        }
+        if let Some(base) = &entity.base {
+            forget::trim_rows(store, key, &mut row, base, &mut batch)?;
+        }
+        if is_unwritten || entity.base.is_some() {
             batch.put(keys::entity(key), keys::encode(&row));
         }
     }
@@ -66,7 +76,9 @@ fn write_entity(
     requests_kept_ms: u64,
     batch: &mut Batch,
 ) -> Result<EntityRow, StoreError> {
-    for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
+    let base = entity.base.as_ref().map_or(0, |base| base.seq);
+    let kept = entity.records.partition_point(|record| record.seq <= base);
+    for records in entity.records[kept..].chunks(HISTORY_ROW_LEN_MAX) {
         let mut row: Vec<Decided> = Vec::new();
         let mut bytes = 0;
         for record in records {

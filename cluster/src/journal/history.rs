@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Decided,
+    Decided, Tombstone,
+    forget::stored_base,
     keys::{self, Head},
     loading::Loading,
     shard::Shard,
@@ -31,6 +32,18 @@ pub(crate) struct PageParts {
 pub(crate) struct Extent {
     pub(crate) base: Base,
     pub(crate) head: Head,
+    /// It is forgotten.
+    pub(crate) forgotten: Option<Arc<Tombstone>>,
+}
+
+impl Extent {
+    fn forgotten(head: Head, tombstone: Arc<Tombstone>) -> Self {
+        Self {
+            base: Base::default(),
+            head,
+            forgotten: Some(tombstone),
+        }
+    }
 }
 
 impl Shard {
@@ -49,7 +62,18 @@ impl Shard {
 impl Loading {
     /// Where the history begins, and how far it goes.
     pub(crate) fn extent(&self) -> Result<Extent, StoreError> {
+        if let Some((head, tombstone)) = &self.forgotten {
+            return Ok(Extent::forgotten(*head, Arc::clone(tombstone)));
+        }
         let row = self.row()?.unwrap_or_default();
+        if let Some(tombstone) = row.forgotten {
+            return Ok(Extent::forgotten(row.head, Arc::new(*tombstone)));
+        }
+        let base = match &self.base {
+            Some(base) => (**base).clone(),
+            None if self.is_whole => Base::default(),
+            None => stored_base(&*self.store, &self.key)?,
+        };
         let head = self.tail.iter().filter(|record| record.seq > row.head.seq);
         let head = head.fold(row.head, |head, record| Head {
             seq: record.seq,
@@ -57,13 +81,19 @@ impl Loading {
             activation: record.activation,
         });
         Ok(Extent {
-            base: Base::default(),
+            base,
             head,
+            forgotten: None,
         })
     }
 }
 
 impl PageParts {
+    /// Records of the page that are not in the store, at most [`PAGE_RECORDS_MAX`].
+    pub(crate) fn in_memory(&self) -> usize {
+        self.tail.len()
+    }
+
     /// The page: records that follow each other, at least one if there is one up to and with `up_to`. Empty where a checkpoint has
     /// moved them meanwhile: then the parts are to be taken once more.
     pub(crate) fn read(self, up_to: u64) -> Result<Vec<Recorded>, StoreError> {

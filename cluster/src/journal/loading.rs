@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Decided, TakenEffects, TimerRow,
+    Decided, TakenEffects, TimerRow, Tombstone,
     checkpoint::{kept_request, note_effect},
     keys::{self, EntityRow, Head, KeptRequest},
     quarantine::QuarantineRow,
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     entity::EntityKey,
+    history::Base,
     store::{StateStore, StoreError},
 };
 
@@ -32,6 +33,23 @@ pub(crate) struct LoadedEntity {
     pub(crate) taken: TakenEffects,
     /// The command for which it is quarantined.
     pub(crate) poison: Option<Arc<QuarantineRow>>,
+    /// It is forgotten: nothing else is left of it but the head.
+    pub(crate) forgotten: Option<Arc<Tombstone>>,
+}
+
+impl LoadedEntity {
+    fn forgotten(head: Head, tombstone: Arc<Tombstone>) -> Self {
+        Self {
+            head,
+            snapshot: None,
+            events: Vec::new(),
+            requests: Vec::new(),
+            timers: BTreeMap::new(),
+            taken: TakenEffects::default(),
+            poison: None,
+            forgotten: Some(tombstone),
+        }
+    }
 }
 
 /// What of an entity is not in the store yet, and the store that holds the rest: all that [`Loading::finish`] needs. The store
@@ -43,6 +61,10 @@ pub(crate) struct Loading {
     pub(super) tail: Vec<Arc<Decided>>,
     /// They are all that there is.
     pub(super) is_whole: bool,
+    /// Where its history begins since the last checkpoint.
+    pub(super) base: Option<Arc<Base>>,
+    /// It was forgotten since the last checkpoint.
+    pub(super) forgotten: Option<(Head, Arc<Tombstone>)>,
 }
 
 impl Loading {
@@ -64,10 +86,26 @@ impl Loading {
         read_row(&*self.store, &self.key)
     }
 
+    /// The first record that answered an effect of another entity which may come again; the largest number where there is none.
+    pub(crate) fn first_taken_effect(&self) -> Result<u64, StoreError> {
+        let row = self.row()?.unwrap_or_default();
+        let mut taken = TakenEffects::restore(&row.senders, &row.effects);
+        let tail = self.tail.iter().filter(|record| record.seq > row.head.seq);
+        tail.for_each(|record| note_effect(&mut taken, record));
+        let (_, effects) = taken.stored();
+        Ok(effects.iter().map(|effect| effect.seq).min().unwrap_or(u64::MAX))
+    }
+
     /// Reads what the state follows from, and nothing else: for who only looks at the entity. As it was when this was begun,
     /// or as a checkpoint made since then has it, which is newer.
     pub(crate) fn look(self) -> Result<LoadedEntity, StoreError> {
+        if let Some((head, tombstone)) = self.forgotten {
+            return Ok(LoadedEntity::forgotten(head, tombstone));
+        }
         let row = self.row()?.unwrap_or_default();
+        if let Some(tombstone) = row.forgotten {
+            return Ok(LoadedEntity::forgotten(row.head, Arc::new(*tombstone)));
+        }
         let mut loaded = LoadedEntity {
             head: row.head,
             snapshot: row.snapshot,
@@ -76,6 +114,7 @@ impl Loading {
             taken: TakenEffects::default(),
             timers: BTreeMap::new(),
             poison: None,
+            forgotten: None,
         };
         if row.snapshot_version < row.head.version {
             loaded.head = Head {
@@ -100,8 +139,16 @@ impl Loading {
             key,
             tail,
             is_whole,
+            forgotten,
+            ..
         } = self;
+        if let Some((head, tombstone)) = forgotten {
+            return Ok(LoadedEntity::forgotten(head, tombstone));
+        }
         let row = if is_whole { None } else { read_row(&*store, &key)? }.unwrap_or_default();
+        if let Some(tombstone) = row.forgotten {
+            return Ok(LoadedEntity::forgotten(row.head, Arc::new(*tombstone)));
+        }
         let mut loaded = LoadedEntity {
             head: row.head,
             snapshot: row.snapshot.clone(),
@@ -110,6 +157,7 @@ impl Loading {
             taken: TakenEffects::restore(&row.senders, &row.effects),
             timers: BTreeMap::new(),
             poison: None,
+            forgotten: None,
         };
         if row.snapshot_version < row.head.version {
             let history = stored_history(&*store, &key, row.snapshot_seq)?;

@@ -172,6 +172,14 @@ impl Quarantine {
         row
     }
 
+    /// Forgets all of an entity; says which row changed.
+    pub(super) fn forget(&mut self, key: &EntityKey) -> Option<RowChange> {
+        self.rows.contains_key(key).then(|| {
+            self.remove(key);
+            (key.clone(), None)
+        })
+    }
+
     fn remove(&mut self, key: &EntityKey) {
         if let Some(row) = self.rows.remove(key) {
             self.bytes -= row.bytes();

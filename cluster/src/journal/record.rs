@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Chain, Firing, Lift, Origin, Quarantined};
+use super::{Chain, Firing, Forgotten, Lift, Origin, Quarantined, Trimmed};
 use crate::{
     entity::{EntityKey, RequestId, decision::EffectRequest},
     trace::TraceContext,
@@ -32,6 +32,10 @@ pub(crate) enum Record {
     Quarantined(Box<Quarantined>),
     /// The journal's mark, drawn by its first leader. Counts once: a journal keeps its first mark.
     Marked(u64),
+    /// An entity is forgotten.
+    Forgotten(Box<Forgotten>),
+    /// The beginning of an entity's history is let go.
+    Trimmed(Box<Trimmed>),
 }
 
 /// A decided command and all that follows from it.

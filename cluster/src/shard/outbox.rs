@@ -282,7 +282,9 @@ async fn once(
             match engine.ask_effect(to, command.clone(), envelope, ATTEMPT_MAX).await {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
-                Err(error @ (Error::Invalid { .. } | Error::Skipped { .. })) => Ok(Outcome::Failed(error.to_string())),
+                Err(error @ (Error::Invalid { .. } | Error::Skipped { .. } | Error::Forgotten { .. })) => {
+                    Ok(Outcome::Failed(error.to_string()))
+                }
                 Err(error) => Err((None, error.to_string())),
             }
         }

@@ -233,7 +233,15 @@ impl Replica {
                 }
             }
         }
-        if let Some(leadership) = &*self.leadership.lock() {
+        if let Some(leadership) = &mut *self.leadership.lock() {
+            // What is live of a forgotten entity must answer nobody any more.
+            for handle in applied
+                .forgotten
+                .iter()
+                .filter_map(|key| leadership.population.remove(key))
+            {
+                handle.actor.stop(Some("forgotten".to_owned()));
+            }
             for effect in applied.effects {
                 // The receiver ends only with the leadership; its successor finds the effect in the outbox.
                 let _ = leadership.effects.send(effect);

@@ -13,7 +13,7 @@ use crate::{
     config::NodeId,
     entity::{EntityKey, decision::EffectRequest, release::Released},
     error::Error,
-    journal::{EffectId, OutboxRow, Reply, quarantine::QuarantineRow},
+    journal::{EffectId, OutboxRow, Reply, Tombstone, quarantine::QuarantineRow},
     token::VersionToken,
 };
 
@@ -46,6 +46,10 @@ pub(crate) enum Forwarded {
     Quarantine(Option<Box<QuarantineView>>),
     /// The open effects of an entity.
     Outbox(Vec<OutboxView>),
+    /// The entity is forgotten.
+    Forgotten(String),
+    /// What is left of an entity that was to be forgotten; nothing if there was nothing.
+    Tombstone(Option<Box<Tombstone>>),
     /// This replica cannot show that what it holds is new enough for the read.
     TooOld,
 }
@@ -125,6 +129,7 @@ pub(crate) fn status_of(error: &Error) -> Status {
     match error {
         Error::Overloaded { .. } => Status::resource_exhausted(text),
         Error::Invalid { field, reason } => Status::invalid_argument(format!("{field}\n{reason}")),
+        Error::Forgotten { entity, reason } => Status::failed_precondition(format!("{entity}\n{reason}")),
         Error::Failed { entity, reason } => Status::data_loss(format!("{entity}\n{reason}")),
         _ => Status::unavailable(text),
     }
@@ -144,6 +149,10 @@ pub(crate) fn error_of(status: &Status) -> Error {
         Code::InvalidArgument => {
             let (field, reason) = two();
             Error::Invalid { field, reason }
+        }
+        Code::FailedPrecondition => {
+            let (entity, reason) = two();
+            Error::Forgotten { entity, reason }
         }
         Code::DataLoss => {
             let (entity, reason) = two();

@@ -215,6 +215,15 @@ impl peer_server::Peer for PeerServer {
         Ok(Response::new(Box::pin(pages)))
     }
 
+    async fn forgotten(
+        &self,
+        request: Request<history::ForgottenRequest>,
+    ) -> Result<Response<history::NodeRemains>, Status> {
+        let key = EntityKey::parse(&request.get_ref().key).map_err(|error| status_of(&Error::key("key", &error)))?;
+        let remains = self.engine()?.remains_here(&key).await;
+        remains.map(Response::new).map_err(Status::unavailable)
+    }
+
     type ScanStream = Answers<pb::ScanResponse>;
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

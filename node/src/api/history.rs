@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use cluster::{
     EntityKey,
-    history::{Change, HistoryFault, HistoryReader, Moment, Point, Recorded},
+    history::{Change, HistoryError, HistoryFault, HistoryReader, Moment, Point, Recorded},
 };
 use futures::{Stream, StreamExt as _, stream};
 use proto::history::v1 as pb;
@@ -34,11 +34,13 @@ impl pb::history_server::History for History {
         request: tonic::Request<pb::ShowAtRequest>,
     ) -> Result<Response<pb::ShowAtResponse>, Status> {
         let (call, request) = self.edge.receive("History/ShowAt", request)?;
+        self.edge.looked(&call, "show at", &request.key);
         call.answer(self.show(&call, &request).await)
     }
 
     async fn diff(&self, request: tonic::Request<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
         let (call, request) = self.edge.receive("History/Diff", request)?;
+        self.edge.looked(&call, "diff", &request.key);
         call.answer(self.difference(&call, &request).await)
     }
 
@@ -46,6 +48,7 @@ impl pb::history_server::History for History {
 
     async fn events(&self, request: tonic::Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let (call, request) = self.edge.receive("History/Events", request)?;
+        self.edge.looked(&call, "events", &request.key);
         let begun = self.begin(&call, &request.key, 0).await;
         let (key, reader) = match begun {
             Ok(begun) => begun,
@@ -80,6 +83,7 @@ impl pb::history_server::History for History {
         request: tonic::Request<pb::RecordsRequest>,
     ) -> Result<Response<Self::RecordsStream>, Status> {
         let (call, request) = self.edge.receive("History/Records", request)?;
+        self.edge.looked(&call, "records", &request.key);
         let reader = match self.begin(&call, &request.key, request.after_record).await {
             Ok((_, reader)) => reader,
             Err(fault) => return call.answer(Err(fault)),
@@ -105,6 +109,42 @@ impl pb::history_server::History for History {
         });
         call.answer(Ok(stream::iter([Ok(first)]).chain(rest).boxed()))
     }
+
+    async fn forget(&self, request: tonic::Request<pb::ForgetRequest>) -> Result<Response<pb::ForgetResponse>, Status> {
+        let (call, request) = self.edge.receive("History/Forget", request)?;
+        let forgotten = self.forget_entity(&call, &request).await;
+        self.edge
+            .did(&call, "forget", &request.key, forgotten.as_ref().err())
+            .await;
+        call.answer(forgotten)
+    }
+
+    async fn audit(&self, request: tonic::Request<pb::AuditRequest>) -> Result<Response<pb::AuditResponse>, Status> {
+        let (call, request) = self.edge.receive("History/Audit", request)?;
+        self.edge.looked(&call, "audit", &request.key);
+        let key = match request.key.as_str() {
+            "" => Ok(None),
+            key => key_of(key).map(Some),
+        };
+        let key = match key {
+            Ok(key) => key,
+            Err(fault) => return call.answer(Err(fault)),
+        };
+        let found = self.edge.cluster.audit(key.as_ref(), &request, &call.request()).await;
+        call.answer(found.map_err(Fault::from))
+    }
+
+    async fn forgotten(
+        &self,
+        request: tonic::Request<pb::ForgottenRequest>,
+    ) -> Result<Response<pb::ForgottenResponse>, Status> {
+        let (call, request) = self.edge.receive("History/Forgotten", request)?;
+        let found = match key_of(&request.key) {
+            Ok(key) => Ok(self.edge.cluster.remains(&key).await),
+            Err(fault) => Err(fault),
+        };
+        call.answer(found)
+    }
 }
 
 impl History {
@@ -124,7 +164,7 @@ impl History {
         let key = key_of(&request.key)?;
         let point = point_of("at", request.at)?;
         let shown = self.edge.cluster.state_at(&key, point, &call.request()).await;
-        let shown = shown.map_err(fault)?;
+        let shown = shown.map_err(|error| fault(&key, error))?;
         if shown.version == 0 {
             return Err(Fault::NotFound {
                 kind: "event yet of entity",
@@ -140,10 +180,22 @@ impl History {
         })
     }
 
+    async fn forget_entity(&self, call: &Call, request: &pb::ForgetRequest) -> Result<pb::ForgetResponse, Fault> {
+        let key = key_of(&request.key)?;
+        let cluster = &self.edge.cluster;
+        let receipt = cluster.forget(&key, &request.reason, &call.request()).await?;
+        let receipt = receipt.ok_or_else(|| Fault::NotFound {
+            kind: "record of entity",
+            id: key.to_string(),
+        })?;
+        Ok(pb::ForgetResponse { receipt: Some(receipt) })
+    }
+
     async fn difference(&self, call: &Call, request: &pb::DiffRequest) -> Result<pb::DiffResponse, Fault> {
         let key = key_of(&request.key)?;
         let points = (point_of("before", request.before)?, point_of("after", request.after)?);
-        let (before, after, changes) = (self.edge.cluster.diff(&key, points, &call.request()).await).map_err(fault)?;
+        let diff = self.edge.cluster.diff(&key, points, &call.request()).await;
+        let (before, after, changes) = diff.map_err(|error| fault(&key, error))?;
         Ok(pb::DiffResponse {
             before: Some(moment(&before)),
             after: Some(moment(&after)),
@@ -206,10 +258,21 @@ fn point_of(field: &'static str, point: Option<pb::Point>) -> Result<Point, Faul
     }
 }
 
-fn fault(fault: HistoryFault) -> Fault {
+fn fault(key: &EntityKey, fault: HistoryFault) -> Fault {
     match fault {
         HistoryFault::Engine(error) => error.into(),
-        HistoryFault::History(error) => Fault::invalid("at", format!("has no answer: {error}")),
+        HistoryFault::History(error @ HistoryError::UnknownKind(_)) => {
+            Fault::invalid("kind", format!("is unknown: {error}"))
+        }
+        HistoryFault::History(HistoryError::Nothing(key)) => Fault::NotFound {
+            kind: "event yet of entity",
+            id: key.to_string(),
+        },
+        HistoryFault::History(error) => Fault::Refused {
+            reason: "NO_SUCH_MOMENT".into(),
+            subject: key.to_string(),
+            message: error.to_string(),
+        },
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
 //! [`orders`], [`products`], [`stock`], [`payments`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
-//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
+//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes, [`decode`] sees to messages that cannot be read.
 
 mod admin;
+mod audit;
 pub(crate) mod calls;
 mod convert;
 mod decode;

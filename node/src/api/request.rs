@@ -182,6 +182,15 @@ impl Call {
         self.id_given
     }
 
+    /// Who asks, as they say: `tenant/caller`, or the one of them that is named; empty where nobody says.
+    pub(crate) fn asked_by(&self) -> String {
+        match (self.tenant.as_str(), self.caller.as_str()) {
+            (tenant, "") => tenant.to_owned(),
+            ("", caller) => caller.to_owned(),
+            (tenant, caller) => format!("{tenant}/{caller}"),
+        }
+    }
+
     /// The trace that the call belongs to.
     pub(crate) fn trace(&self) -> &TraceContext {
         &self.trace

@@ -1,9 +1,10 @@
 //! `playhouse entity`: any entity's state and history.
 //!
 //! [`show`] (now or at any time before), [`diff`] (between two times), [`replay`] (every recorded command decided once more by this
-//! build). [`point`] reads versions and times, [`records`] fetches what was recorded.
+//! build), [`forget`] (all of it is let go, with proof). [`point`] reads versions and times, [`records`] fetches what was recorded.
 
 mod diff;
+mod forget;
 mod point;
 mod records;
 mod replay;
@@ -15,6 +16,7 @@ use clap::Subcommand;
 
 use super::failure::Failure;
 
+pub(crate) use point::{parse_time, time_text};
 pub(crate) use show::{parse_key, parsed};
 
 /// Look at any entity, as it is and as it was.
@@ -26,6 +28,8 @@ pub(crate) enum Entity {
     Diff(diff::Diff),
     /// Decide the recorded commands once more with this build, and show where that differs. Changes nothing. Exit code 4: it differs.
     Replay(replay::Replay),
+    /// Forget an entity for good, or prove that it is forgotten: ask every node what it still has of it.
+    Forget(forget::Forget),
 }
 
 impl Entity {
@@ -34,6 +38,7 @@ impl Entity {
             Self::Show(show) => show.run().await,
             Self::Diff(diff) => diff.run().await,
             Self::Replay(replay) => replay.run().await,
+            Self::Forget(forget) => forget.run().await,
         }
     }
 }

@@ -87,8 +87,9 @@ impl Replay {
         while let Some(done) = replays.next().await {
             self.take(&mut tally, done?);
         }
-        if self.key.is_some() && tally.entities == 0 {
-            return Err(Failure::no("nothing is recorded of it since then"));
+        if let Some(key) = self.key.as_ref().filter(|_| tally.is_empty()) {
+            let since = if self.since.is_some() { " since then" } else { "" };
+            return Err(Failure::no(format!("nothing is recorded of {key}{since}")));
         }
         if self.json {
             print_json(&tally.json());
@@ -232,6 +233,10 @@ async fn replay(
 impl Tally {
     fn is_equal(&self) -> bool {
         self.differing == 0 && self.states == 0 && self.unreadable == 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.decisions + self.skipped + self.unreadable == 0
     }
 
     fn json(&self) -> Value {

@@ -115,7 +115,7 @@ impl Shard {
         self.tail.entities.insert(
             key.clone(),
             TailEntity {
-                head,
+                head: head.forgotten(),
                 forgotten: Some(Arc::new(tombstone)),
                 ..TailEntity::default()
             },

@@ -88,6 +88,24 @@ pub(crate) struct Head {
     pub(crate) activation: u64,
 }
 
+impl Head {
+    /// In the place of an activation, where the entity is forgotten.
+    const FORGOTTEN: u64 = u64::MAX;
+
+    /// The same, of one that is forgotten from now on.
+    pub(super) fn forgotten(self) -> Self {
+        Self {
+            activation: Self::FORGOTTEN,
+            ..self
+        }
+    }
+
+    /// Whether it is that of a forgotten entity.
+    pub(super) fn is_of_forgotten(self) -> bool {
+        self.activation == Self::FORGOTTEN
+    }
+}
+
 /// A request that was answered: where to find its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptRequest {
@@ -205,6 +223,13 @@ fn numbered(tag: u8, key: &EntityKey, number: u64) -> Vec<u8> {
 /// Encodes a stored value.
 pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
     rmp_serde::to_vec(value).expect("stored values are plain data, which always has a MessagePack form")
+}
+
+/// How far an entity has come, from its row, of which nothing else is read.
+pub(crate) fn decode_head(key: &[u8], row: &[u8]) -> Result<Head, StoreError> {
+    let mut rest = row;
+    rmp::decode::read_array_len(&mut rest).map_err(|error| StoreError::damaged(key, &error))?;
+    Head::deserialize(&mut rmp_serde::Deserializer::new(rest)).map_err(|error| StoreError::damaged(key, &error))
 }
 
 /// Reads a stored value back.

@@ -296,22 +296,25 @@ impl Shard {
 
     /// How far an entity has come, and that it is forgotten if it is.
     pub(super) fn standing(&self, key: &EntityKey) -> Result<(Head, Option<Arc<Tombstone>>), StoreError> {
-        Ok(match self.tails().find_map(|tail| tail.entities.get(key)) {
-            Some(entity) => (entity.head, entity.forgotten.clone()),
-            None => match self.row(key)? {
-                Some(row) => (row.head, row.forgotten.map(|tombstone| Arc::new(*tombstone))),
-                None => (Head::default(), None),
-            },
-        })
+        if let Some(entity) = self.tails().find_map(|tail| tail.entities.get(key)) {
+            return Ok((entity.head, entity.forgotten.clone()));
+        }
+        let row_key = keys::entity(key);
+        let Some(row) = self.store.get(&row_key)? else {
+            return Ok((Head::default(), None));
+        };
+        let head = keys::decode_head(&row_key, &row)?;
+        // Nothing else of the row is read for the others.
+        let forgotten = match head.is_of_forgotten() {
+            true => keys::decode::<EntityRow>(&row_key, &row)?.forgotten,
+            false => None,
+        };
+        Ok((head, forgotten.map(|tombstone| Arc::new(*tombstone))))
     }
 
     /// The tails, the newest first.
     fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
         std::iter::once(&self.tail).chain(self.frozen.as_deref())
-    }
-
-    fn row(&self, key: &EntityKey) -> Result<Option<EntityRow>, StoreError> {
-        read_row(&*self.store, key)
     }
 
     /// The records of an entity that are not in the store yet, in order.

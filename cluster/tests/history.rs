@@ -125,9 +125,8 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
 }
 
 async fn version(node: &Node, book: &str) -> u64 {
-    let read = node
-        .cluster
-        .read::<Plain>(book, ReadOptions::default(), &request("look"));
+    let look = request("look");
+    let read = node.cluster.read::<Plain>(book, ReadOptions::default(), &look);
     read.await.expect("read").version
 }
 
@@ -202,7 +201,8 @@ async fn the_past_is_told_by_any_node_wherever_its_records_are() {
         assert_eq!((replayed.decisions, replayed.differing), (45, 40));
         assert_eq!(replayed.differences[3].differs, ["events", "state"]);
 
-        let at = |point| node.cluster.state_at(&a, point, &by("look", "bob"));
+        let look = by("look", "bob");
+        let at = |point| node.cluster.state_at(&a, point, &look);
         let tenth = at(Point::Version(10)).await.expect("told");
         assert_eq!(
             (tenth.version, tenth.state["notes"].as_array().map(Vec::len)),

@@ -17,15 +17,15 @@ use super::{
     Engine,
     forget::Forget,
     read::{self, Query},
+    refused::{asked_by, refused},
     route::left,
 };
 use crate::{
     admission::{Limit, Tenant},
     cluster::Request,
     config::NodeId,
-    entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, key::check, release::Release},
+    entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, release::Release},
     error::Error,
-    history::caller::ASKED_BY_LEN_MAX,
     journal::{Chain, Forgotten, Origin, Reply},
     replication::node_of,
     shard::shard_of,
@@ -33,6 +33,8 @@ use crate::{
     trace::TraceContext,
     transport::outcome::{Forwarded, QuarantineView},
 };
+
+pub(super) use super::refused::unexpected;
 
 /// First and longest time between two attempts to find a leader.
 const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
@@ -588,33 +590,5 @@ impl Engine {
                 reason: "was used for another command".to_owned(),
             },
         })
-    }
-}
-
-/// Who asked, as another node has passed it on; what this node would not take counts as nobody.
-fn asked_by(name: &str) -> Option<Arc<str>> {
-    (!name.is_empty() && check(name, ASKED_BY_LEN_MAX).is_ok()).then(|| name.into())
-}
-
-/// The error of a call that was refused for good.
-fn refused(key: &EntityKey, answer: Forwarded) -> Error {
-    match answer {
-        Forwarded::Failed(reason) => Error::Failed {
-            entity: key.to_string(),
-            reason,
-        },
-        Forwarded::Invalid { field, reason } => Error::Invalid { field, reason },
-        Forwarded::Forgotten(reason) => Error::Forgotten {
-            entity: key.to_string(),
-            reason,
-        },
-        other => unexpected(key, &other),
-    }
-}
-
-pub(super) fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {
-    Error::Failed {
-        entity: key.to_string(),
-        reason: format!("answered with something else than was asked: {answer:?}"),
     }
 }

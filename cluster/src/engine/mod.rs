@@ -14,6 +14,7 @@ mod health;
 pub(crate) mod history;
 mod load;
 pub(crate) mod read;
+mod refused;
 mod retention;
 mod roster;
 mod route;

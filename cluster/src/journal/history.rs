@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Decided, Tombstone,
     forget::stored_base,
-    keys::{self, Head},
+    keys::{self, HISTORY_ROW_LEN_MAX, Head},
     loading::Loading,
     shard::Shard,
 };
@@ -142,4 +142,31 @@ impl Page {
         }
         self.next <= self.up_to && self.bytes < PAGE_BYTES_MAX && self.records.len() < PAGE_RECORDS_MAX
     }
+}
+
+/// The records of an entity from `seq` on: those in the store, and after them those of the tail.
+pub(crate) fn whole_history(
+    store: &dyn StateStore,
+    tail: Vec<Arc<Decided>>,
+    key: &EntityKey,
+    seq: u64,
+) -> Result<Vec<Arc<Decided>>, StoreError> {
+    let mut records: Vec<Arc<Decided>> = stored_history(store, key, seq)?.into_iter().map(Arc::new).collect();
+    // A checkpoint that ended in between has moved some of the tail into the store.
+    let next = records.last().map_or(seq, |record| record.seq + 1);
+    records.extend(tail.into_iter().filter(|record| record.seq >= next));
+    Ok(records)
+}
+
+pub(super) fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
+    let prefix = keys::history_of(key);
+    // The row that holds `seq` may begin up to a row's length before it.
+    let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
+    let mut records = Vec::new();
+    store.scan(&prefix, &from, &mut |row_key, value| {
+        let row: Vec<Decided> = keys::decode(row_key, &value)?;
+        records.extend(row.into_iter().filter(|record| record.seq >= seq));
+        Ok(true)
+    })?;
+    Ok(records)
 }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::{
     Decided, TakenEffects, TimerRow, Tombstone,
     checkpoint::{kept_request, note_effect},
+    history::stored_history,
     keys::{self, EntityRow, Head, KeptRequest},
     quarantine::QuarantineRow,
-    shard::{read_row, stored_history},
+    shard::read_row,
 };
 use crate::{
     entity::EntityKey,

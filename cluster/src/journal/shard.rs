@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow, Tombstone,
-    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, Meta},
+    keys::{self, EntityRow, Head, Meta},
     loading::Loading,
     quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
     senders,
@@ -418,7 +418,7 @@ impl Shard {
     #[cfg(test)]
     pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
         let (store, tail) = self.history_parts(key, seq);
-        whole_history(&*store, tail, key, seq)
+        super::history::whole_history(&*store, tail, key, seq)
     }
 
     /// Up to `limit` entities of a kind (all kinds if it is empty) after `after`, in key order.
@@ -579,31 +579,4 @@ pub(super) fn read_row(store: &dyn StateStore, key: &EntityKey) -> Result<Option
 /// Whether a tail's part of an entity follows what the store holds: nothing of it was written before.
 pub(super) fn is_unwritten(row: &EntityRow, entity: &TailEntity) -> bool {
     entity.head.seq > row.head.seq
-}
-
-/// The records of an entity from `seq` on: those in the store, and after them those of the tail.
-pub(crate) fn whole_history(
-    store: &dyn StateStore,
-    tail: Vec<Arc<Decided>>,
-    key: &EntityKey,
-    seq: u64,
-) -> Result<Vec<Arc<Decided>>, StoreError> {
-    let mut records: Vec<Arc<Decided>> = stored_history(store, key, seq)?.into_iter().map(Arc::new).collect();
-    // A checkpoint that ended in between has moved some of the tail into the store.
-    let next = records.last().map_or(seq, |record| record.seq + 1);
-    records.extend(tail.into_iter().filter(|record| record.seq >= next));
-    Ok(records)
-}
-
-pub(super) fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
-    let prefix = keys::history_of(key);
-    // The row that holds `seq` may begin up to a row's length before it.
-    let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
-    let mut records = Vec::new();
-    store.scan(&prefix, &from, &mut |row_key, value| {
-        let row: Vec<Decided> = keys::decode(row_key, &value)?;
-        records.extend(row.into_iter().filter(|record| record.seq >= seq));
-        Ok(true)
-    })?;
-    Ok(records)
 }

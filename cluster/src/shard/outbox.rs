@@ -141,6 +141,16 @@ pub(crate) async fn run(
     }
 }
 
+impl Replica {
+    /// An open effect, and what goes with it to the entity that it is sent to.
+    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
+        let state = self.state();
+        let row = Arc::clone(state.outbox().get(id)?);
+        let origin = state.origin_of(self.shard(), &row);
+        Some((row, origin))
+    }
+}
+
 /// Breaker and bulkhead of what an effect calls, if it calls the outside.
 fn guard_of(engine: &Engine, row: &OutboxRow) -> Option<Guard> {
     match &row.effect.request {

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 
 use super::{
     freshness::Freshness,
@@ -16,7 +16,7 @@ use crate::{
         EntityKey,
         activation::{ActivationMessage, ReadState, Undelivered},
     },
-    journal::{Decided, Shard, shard::whole_history},
+    journal::{Decided, Shard, history::whole_history},
     store::StoreError,
     token::VersionToken,
 };
@@ -67,6 +67,11 @@ impl Replica {
             index,
             mark: self.mark(),
         }
+    }
+
+    /// Waits for room to read from the store.
+    pub(crate) async fn begin_recovery(&self) -> SemaphorePermit<'_> {
+        self.surroundings.live.begin_recovery().await
     }
 
     /// How new the state is.

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef, ActorRuntime};
-use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     freshness::Freshness,
@@ -40,7 +40,7 @@ use crate::{
         gate::Gate,
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard, quarantine::Stage},
     replication::{Members, Role},
     spans::Spans,
     store::{StoreError, state::StateDb},
@@ -507,19 +507,6 @@ impl Replica {
             loaded.poison = state.poison_of(&id);
             (loaded, live)
         })
-    }
-
-    /// Waits for room to read from the store.
-    pub(crate) async fn begin_recovery(&self) -> SemaphorePermit<'_> {
-        self.surroundings.live.begin_recovery().await
-    }
-
-    /// An open effect, and what goes with it to the entity that it is sent to.
-    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
-        let state = self.state.lock();
-        let row = Arc::clone(state.outbox().get(id)?);
-        let origin = state.origin_of(self.shard, &row);
-        Some((row, origin))
     }
 
     /// What is needed to bring an entity to life.

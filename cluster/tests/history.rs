@@ -12,7 +12,8 @@ use std::{
 use cluster::{
     Answer, Caller, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry, Request,
     Services,
-    history::{Cause, HistoryError, HistoryFault, Point, replay},
+    config::Limits,
+    history::{Cause, HistoryError, HistoryFault, Point, Retention, replay},
 };
 use engines::{Node, free_addresses, request, start_all};
 use serde::{Deserialize, Serialize};
@@ -405,18 +406,99 @@ async fn what_is_forgotten_is_on_no_replica_and_in_no_file() {
         .read::<Plain>("ann", ReadOptions::default(), &request("r"))
         .await;
     assert!(matches!(read, Err(Error::Forgotten { .. })));
-    until("replicas hold the same", || async {
-        let digests = nodes[1].cluster.digests().await;
-        digests.shards.iter().all(|shard| {
-            let first = &shard.replicas[0];
-            shard
-                .replicas
-                .iter()
-                .all(|replica| replica.error.is_empty() && replica.digest == first.digest)
-        })
-    })
-    .await;
+    until("replicas hold the same", || async { are_equal(&nodes[1]).await }).await;
     for node in nodes {
         node.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_kind_does_not_keep_is_let_go_on_every_replica_alike() {
+    const NOTES: u64 = 300;
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3).await;
+    let few = Retention {
+        records_max: Some(50),
+        age_max_ms: None,
+    };
+    let registry = Registry::new().with::<Plain>().with_retention::<Plain>(few);
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let soon = |limits: &mut Limits| {
+            limits.retention_interval_ms = 100;
+            // Nobody repeats anything here.
+            limits.requests_kept_ms = 0;
+        };
+        nodes.push(Node::start_with(number, &addresses, folder.path(), SHARDS, registry.clone(), &soon).await);
+    }
+    for node in &nodes {
+        let ready = node.cluster.ready(Duration::from_secs(20)).await;
+        ready.expect("every shard has a leader");
+    }
+    let a = key("a");
+    for n in 0..NOTES {
+        let asked = request(&format!("n-{n}"));
+        note(&nodes[0], "a", &format!("note {n}"), &asked).await.expect("noted");
+    }
+    let look = request("look");
+    let base = || async {
+        let history = nodes[1].cluster.history(&a, 0, &look).await.expect("a history");
+        history.base().clone()
+    };
+    until("the beginning is gone", || async {
+        base().await.seq >= NOTES - 50 - 128
+    })
+    .await;
+    for node in &nodes {
+        let history = node.cluster.history(&a, 0, &look).await.expect("a history");
+        let history = history.whole(1_000).await.expect("what is kept");
+        let (from, kept) = (history.base.seq, history.records.len() as u64);
+        assert_eq!((history.base.version, from + kept), (from, NOTES));
+        assert!(kept >= 50, "{kept}");
+        // A replay begins at the state that is kept.
+        assert!(replay::<Plain>(&history).expect("readable").is_equal());
+        assert_eq!(replay::<Book<1>>(&history).expect("readable").differing, kept);
+        let at = |version| node.cluster.state_at(&a, Point::Version(version), &look);
+        assert_eq!(at(from).await.expect("kept").version, from);
+        let gone = at(1).await.expect_err("let go");
+        assert!(
+            matches!(gone, HistoryFault::History(HistoryError::NotKept { .. })),
+            "{gone}"
+        );
+        // The state is whole all the same, and events have the numbers that they had.
+        let options = ReadOptions {
+            events_after: Some(NOTES - 2),
+            ..ReadOptions::default()
+        };
+        let read = node.cluster.read::<Plain>("a", options, &look).await.expect("read");
+        assert_eq!((read.version, read.state.notes.len() as u64), (NOTES, NOTES));
+        let events: Vec<_> = read.events.iter().map(|event| event.version).collect();
+        assert_eq!(events, [NOTES - 1, NOTES]);
+    }
+    until("replicas hold the same", || async { are_equal(&nodes[1]).await }).await;
+    // One that comes back finds the same in its own folder.
+    nodes.remove(0).stop().await;
+    let node = Node::start(1, &addresses, folder.path(), SHARDS, registry.clone(), Services::new()).await;
+    node.cluster
+        .ready(Duration::from_secs(20))
+        .await
+        .expect("every shard has a leader");
+    assert_eq!(version(&node, "a").await, NOTES);
+    note(&node, "a", "one more", &request("more")).await.expect("noted");
+    until("replicas hold the same", || async { are_equal(&node).await }).await;
+    node.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Whether all replicas of each shard hold the same.
+async fn are_equal(node: &Node) -> bool {
+    let digests = node.cluster.digests().await;
+    digests.shards.iter().all(|shard| {
+        let first = &shard.replicas[0];
+        let is_same =
+            |replica: &proto::cluster::v1::ReplicaDigest| replica.error.is_empty() && replica.digest == first.digest;
+        shard.replicas.iter().all(is_same)
+    })
 }

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 8] = [
+const CONTRACTS: [&str; 9] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -13,6 +13,7 @@ const CONTRACTS: [&str; 8] = [
     "history/v1/history.proto",
     "cluster/v1/admin.proto",
     "cluster/v1/peer.proto",
+    "schema/v1/schema.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -15,7 +15,7 @@ use cluster::{
     config::Limits,
     history::{Cause, HistoryError, HistoryFault, Point, Retention, replay},
 };
-use engines::{Node, free_addresses, request, start_all};
+use engines::{Node, free_addresses, request, start, start_all, start_with};
 use serde::{Deserialize, Serialize};
 
 const SHARDS: u32 = 2;
@@ -134,7 +134,7 @@ async fn version(node: &Node, book: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_past_is_told_by_any_node_wherever_its_records_are() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let registry = Registry::new().with::<Plain>();
     let nodes = start_all(&addresses, folder.path(), SHARDS, &registry, |_| Services::new()).await;
     for n in 0..40 {
@@ -283,7 +283,7 @@ async fn is_left(node: &Node, key: &EntityKey, with_files: bool) -> Option<Strin
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_forgotten_is_on_no_replica_and_in_no_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let registry = Registry::new().with::<Plain>();
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &registry, |_| Services::new()).await;
     let ann = key("ann");
@@ -378,7 +378,7 @@ async fn what_is_forgotten_is_on_no_replica_and_in_no_file() {
     // Each node starts again, as in a rolling restart.
     for number in 1..=3_u16 {
         nodes.remove(0).stop().await;
-        let node = Node::start(
+        let node = start(
             number,
             &addresses,
             folder.path(),
@@ -416,7 +416,7 @@ async fn what_is_forgotten_is_on_no_replica_and_in_no_file() {
 async fn what_a_kind_does_not_keep_is_let_go_on_every_replica_alike() {
     const NOTES: u64 = 300;
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let few = Retention {
         records_max: Some(50),
         age_max_ms: None,
@@ -429,7 +429,7 @@ async fn what_a_kind_does_not_keep_is_let_go_on_every_replica_alike() {
             // Nobody repeats anything here.
             limits.requests_kept_ms = 0;
         };
-        nodes.push(Node::start_with(number, &addresses, folder.path(), SHARDS, registry.clone(), &soon).await);
+        nodes.push(start_with(number, &addresses, folder.path(), SHARDS, registry.clone(), &soon).await);
     }
     for node in &nodes {
         let ready = node.cluster.ready(Duration::from_secs(20)).await;
@@ -478,7 +478,7 @@ async fn what_a_kind_does_not_keep_is_let_go_on_every_replica_alike() {
     until("replicas hold the same", || async { are_equal(&nodes[1]).await }).await;
     // One that comes back finds the same in its own folder.
     nodes.remove(0).stop().await;
-    let node = Node::start(1, &addresses, folder.path(), SHARDS, registry.clone(), Services::new()).await;
+    let node = start(1, &addresses, folder.path(), SHARDS, registry.clone(), Services::new()).await;
     node.cluster
         .ready(Duration::from_secs(20))
         .await

@@ -86,6 +86,8 @@ pub(super) struct Call<'a> {
     maybe_done: AtomicBool,
     /// It is an effect, or the cluster's own: their number is bounded elsewhere.
     is_effect: bool,
+    /// The first who was asked did not answer it: how long it takes says nothing of how busy the nodes are.
+    was_repeated: AtomicBool,
 }
 
 impl Engine {
@@ -185,6 +187,7 @@ impl Engine {
             deadline: Instant::now() + timeout,
             maybe_done: AtomicBool::new(false),
             is_effect,
+            was_repeated: AtomicBool::new(false),
         };
         let answered = async {
             if let Some(answer) = self.from_any(&call).await {
@@ -194,7 +197,7 @@ impl Engine {
         };
         match timeout_at(call.deadline, answered).await {
             Ok(answer) => {
-                if let (Ok(_), Some(credit)) = (&answer, &credit) {
+                if let (Ok(_), Some(credit), false) = (&answer, &credit, call.was_repeated.load(Ordering::Relaxed)) {
                     credit.done();
                 }
                 answer
@@ -342,6 +345,7 @@ impl Engine {
                     return Err(refused(call.key, answer));
                 }
             }
+            call.was_repeated.store(true, Ordering::Relaxed);
             if hint.is_none() {
                 let pause = (ATTEMPT_FIRST * 2_u32.saturating_pow(attempt.min(8))).min(ATTEMPT_MAX);
                 tokio::select! {
@@ -380,6 +384,7 @@ impl Engine {
             id: call.key.id.to_string(),
             request_id,
             tenant: call.tenant.as_str().to_owned(),
+            schema: self.fleet.fingerprint(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
             asked_by: match &call.body {
                 Body::Forget(forget) => forget.asked_by.as_deref(),
@@ -451,6 +456,7 @@ impl Engine {
                         .collect(),
                 };
                 let envelope = Envelope {
+                    is_foreign: request.schema != 0 && request.schema != self.fleet.fingerprint(),
                     fingerprint: request.fingerprint,
                     asked_by: asked_by(&request.asked_by),
                     chain: (request.depth > 0).then(|| Arc::new(chain)),
@@ -504,6 +510,7 @@ impl Engine {
             deadline: Instant::now() + timeout,
             maybe_done: AtomicBool::new(false),
             is_effect: request.is_effect,
+            was_repeated: AtomicBool::new(false),
         };
         self.here(request.shard, &call).await
     }

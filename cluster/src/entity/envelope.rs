@@ -26,6 +26,8 @@ pub(crate) struct Envelope {
     pub(crate) asked_by: Option<Arc<str>>,
     /// Nobody waits for it any more after this.
     pub(crate) deadline: Option<Instant>,
+    /// It comes from a node with another build, which may know fields that this one does not.
+    pub(crate) is_foreign: bool,
 }
 
 impl Envelope {
@@ -39,6 +41,7 @@ impl Envelope {
             origin: None,
             asked_by: None,
             deadline: None,
+            is_foreign: false,
         }
     }
 }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::{Base, History, HistoryError, Recorded};
 use crate::{
-    codec,
     entity::{
         Entity, EntityKey, Registry,
         kind::{Kind, Live},
     },
     journal::quarantine::Stage,
+    schema::{Part, versioned},
     supervision::contain,
 };
 
@@ -52,7 +52,7 @@ pub fn at<E: Entity>(history: &History, point: Point) -> Result<Moment<E::State>
     let registry = Registry::new().with::<E>();
     let key = key_of(history, E::KIND);
     let moment = at_in(&registry, &key, history, point)?;
-    let state = codec::decode(&moment.state).map_err(|error| HistoryError::Unreadable {
+    let state = versioned::decode::<E, _>(Part::State, &moment.state).map_err(|error| HistoryError::Unreadable {
         entity: key,
         seq: moment.seq,
         reason: error.to_string(),

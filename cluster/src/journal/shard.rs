@@ -25,6 +25,8 @@ use crate::{
 /// Positions for which a replica remembers its digest, so that replicas can be compared while they move.
 const RECENT_DIGESTS_LEN: usize = 256;
 
+pub(super) use super::history::stored_history;
+
 /// What applying an entry did.
 #[derive(Debug, Default)]
 pub(crate) struct AppliedEntry {
@@ -330,7 +332,7 @@ impl Shard {
     }
 
     /// What is needed to bring an entity to life.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn load(&self, key: &EntityKey) -> Result<super::LoadedEntity, StoreError> {
         let mut loaded = self.begin_load(key).finish()?;
         loaded.timers = self.timers_of(key);
@@ -415,7 +417,7 @@ impl Shard {
     }
 
     /// The records of an entity from `seq` on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
         let (store, tail) = self.history_parts(key, seq);
         super::history::whole_history(&*store, tail, key, seq)

@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Snapshot(u32),
     /// Make a last checkpoint of every shard, and end.
     Stop,
+    /// End without one.
+    Halt,
 }
 
 /// What the thread works with.
@@ -88,7 +90,7 @@ impl Checkpointer {
                     self.checkpoint(due);
                     self.remove_old_snapshots();
                 }
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Halt) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }

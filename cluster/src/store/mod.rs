@@ -10,7 +10,7 @@
 pub(crate) mod erase;
 pub(crate) mod identity;
 pub(crate) mod log;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
 pub(crate) mod state;
 

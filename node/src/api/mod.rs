@@ -1,8 +1,9 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
-//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes, [`decode`] sees to messages that cannot be read.
+//! [`orders`], [`products`], [`stock`], [`payments`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
+//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes,
+//! [`decode`] sees to messages that cannot be read.
 
 mod admin;
 mod audit;
@@ -18,6 +19,7 @@ pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;
+mod schema;
 mod status;
 mod stock;
 mod wait;
@@ -31,6 +33,7 @@ use proto::{
     history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -71,6 +74,9 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(
+            SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -97,6 +103,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.gateway.v1.Gateway",
         "playhouse.cluster.v1.Admin",
         "playhouse.history.v1.History",
+        "playhouse.schema.v1.Schemas",
     ];
     for name in names {
         health.set_service_status(name, status).await;

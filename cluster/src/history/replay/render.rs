@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{RecordedEffect, Replayer};
-use crate::{codec, entity::decision::EffectRequest};
+use crate::{codec, entity::decision::EffectRequest, schema::versioned};
 
 impl Replayer {
     pub(super) fn is_same_answer(&self, then: &Result<Bytes, Bytes>, now: &Result<Bytes, Bytes>) -> bool {
@@ -29,19 +29,19 @@ impl Replayer {
             Err(rejection) => ("rejection", rejection),
         };
         let read = self.kind.reply_json(answer.as_deref().map_err(|bytes| &bytes[..]));
-        json!({ name: read.unwrap_or_else(|_| codec::json_of(bytes)) })
+        json!({ name: read.unwrap_or_else(|_| plain(bytes)) })
     }
 
     pub(super) fn event_json(&self, event: &[u8]) -> Value {
         match self.kind.event_json(event) {
             Ok((name, json)) => json!({ name: json }),
-            Err(_) => codec::json_of(event),
+            Err(_) => plain(event),
         }
     }
 
     pub(super) fn command_json(&self, command: &[u8]) -> Value {
         let read = self.kind.command_json(command);
-        read.unwrap_or_else(|_| codec::json_of(command))
+        read.unwrap_or_else(|_| plain(command))
     }
 
     pub(super) fn effect_json(&self, effect: &RecordedEffect) -> Value {
@@ -49,11 +49,11 @@ impl Replayer {
             EffectRequest::Command { to, command } => {
                 let kind = self.registry.get(&to.kind);
                 let read = kind.and_then(|kind| kind.command_json(command).ok());
-                json!({"to": to.to_string(), "command": read.unwrap_or_else(|| codec::json_of(command))})
+                json!({"to": to.to_string(), "command": read.unwrap_or_else(|| plain(command))})
             }
             EffectRequest::Call { service, request } => {
                 let read: Option<Value> = serde_json::from_slice(request).ok();
-                json!({"call": service, "request": read.unwrap_or_else(|| codec::json_of(request))})
+                json!({"call": service, "request": read.unwrap_or_else(|| plain(request))})
             }
             EffectRequest::SetTimer { name, due_ms, every_ms } => {
                 json!({"set_timer": &**name, "due_unix_ms": due_ms, "every_ms": every_ms})
@@ -61,8 +61,14 @@ impl Replayer {
             EffectRequest::CancelTimer { name } => json!({"cancel_timer": &**name}),
         };
         if let Some(token) = &effect.token {
-            shown["token"] = codec::json_of(token);
+            shown["token"] = plain(token);
         }
         shown
     }
+}
+
+/// What this build has no type for, without what says its version.
+fn plain(bytes: &[u8]) -> Value {
+    let value = versioned::split(bytes).map_or(bytes, |(_, value)| value);
+    codec::json_of(value)
 }

@@ -22,6 +22,7 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
 use super::{CallError, Client};
@@ -89,4 +90,6 @@ reads! {
     forgotten: HistoryClient, ForgottenRequest => ForgottenResponse;
     diff: HistoryClient, DiffRequest => DiffResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
+    describe: SchemasClient, DescribeRequest => DescribeResponse;
+    check: SchemasClient, CheckRequest => CheckResponse;
 }

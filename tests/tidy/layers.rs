@@ -54,6 +54,7 @@ const LIBRARIES: &[Library] = &[
             // that make single calls to a peer and read their status.
             "cluster/src/transport",
             "cluster/src/cluster.rs",
+            "cluster/src/local",
             "cluster/src/engine/status.rs",
             "cluster/src/engine/supervision.rs",
             "cluster/src/membership",
@@ -189,6 +190,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("actors", &["cluster"]),
     ("node", &["proto", "cluster", "actors"]),
     ("examples", &["proto"]),
+    ("examples/own-entity", &["cluster"]),
 ];
 
 /// This folder names everything that it forbids.

@@ -13,15 +13,16 @@ use std::{
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Engine, SNAPSHOTS, groups::Opened};
+use super::{Engine, SNAPSHOTS, audit::Auditor, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
     codec,
     config::{Config, NodeId},
     entity::Registry,
+    history::audit::{Audit, RETENTION},
     membership::{
         Map, Roster,
         hello::{self, First},
@@ -42,7 +43,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{identity::Identity, log::Log, state::StateDb},
+    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
     supervision::dependency::Dependency,
     transport::links::Links,
 };
@@ -66,11 +67,12 @@ impl Engine {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
                 _ => {}
             }
+            let erasure = Erasure::open(&folder).map_err(|error| error.to_string())?;
             let log = Log::open(&folder.join("log")).map_err(|error| error.to_string())?;
             let db = StateDb::open(&folder.join("state")).map_err(|error| error.to_string())?;
-            Ok::<_, String>((identity, log, db))
+            Ok::<_, String>((identity, erasure, log, db))
         });
-        let (identity, log, db) = opened
+        let (identity, erasure, log, db) = opened
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
@@ -95,6 +97,9 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            erasure: Arc::new(erasure),
+            auditor: Auditor::default(),
+            histories: Semaphore::new(super::history::HISTORIES_IN_FLIGHT_MAX),
             fleet: Arc::new(fleet),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
@@ -103,7 +108,8 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: registry.with::<Roster>().with::<Dependency>(),
+            registry: (registry.with::<Roster>().with::<Dependency>().with::<Audit>())
+                .with_retention::<Audit>(RETENTION),
             services,
             identity: Arc::new(identity),
             mailbox,
@@ -198,13 +204,14 @@ impl Engine {
             seed: self.identity.nonce(),
             life: rand::random(),
         };
-        let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
+        let (writes, flusher) = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
         let (checkpoints, checkpointer) = checkpointer::spawn(checkpointer::Parts {
             replicas: Arc::clone(&self.replicas),
             registry: self.registry.clone(),
             limits: limits.clone(),
             db: Arc::clone(&self.db),
             log: Arc::clone(&self.log),
+            erasure: Arc::clone(&self.erasure),
             mailbox: Arc::clone(&self.mailbox),
             snapshots: self.snapshot_folder(),
         })?;
@@ -219,7 +226,8 @@ impl Engine {
             tick: self.config.tick(),
         })?;
         assert!(self.checkpoints.set(checkpoints).is_ok(), "an engine begins once");
-        self.threads.lock().extend([driver, checkpointer]);
+        // The flusher ends with the driver.
+        self.threads.lock().extend([driver, flusher, checkpointer]);
         self.has_begun.store(true, Ordering::Release);
         self.tasks.lock().extend([
             tokio::spawn(Arc::clone(self).do_tasks(queue)),
@@ -228,6 +236,8 @@ impl Engine {
             tokio::spawn(Arc::clone(self).keep_placing()),
             tokio::spawn(Arc::clone(self).keep_closing()),
             tokio::spawn(Arc::clone(self).keep_watching_itself()),
+            tokio::spawn(Arc::clone(self).keep_retention()),
+            tokio::spawn(Arc::clone(self).keep_audit()),
             tokio::spawn(Self::keep_looking(Arc::downgrade(self))),
             tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
@@ -243,18 +253,32 @@ impl Engine {
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         self.hand_over().await;
+        let engine = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || engine.close(checkpointer::Request::Stop));
+        // A thread that panicked has ended the process already.
+        let _ = closed.await;
+    }
+
+    /// Ends at once and says nothing to anybody. Waits for its threads.
+    pub(crate) fn halt(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.close(checkpointer::Request::Halt);
+    }
+
+    fn close(&self, last: checkpointer::Request) {
         if self.stopping.send_replace(true) {
             return;
         }
         self.mailbox.send(Event::Stop);
         if let Some(checkpoints) = self.checkpoints.get() {
             // It ends by itself only when the node does.
-            let _ = checkpoints.send(checkpointer::Request::Stop);
+            let _ = checkpoints.send(last);
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        // A thread that panicked has ended the process already.
-        let _ = joined.await;
+        for thread in threads {
+            // One that panicked has ended the process already.
+            drop(thread.join());
+        }
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

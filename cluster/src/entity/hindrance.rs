@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     activation::{Alive, CommandMessage, Ended, Undelivered, VOID},
-    decision::EffectRequest,
+    decider::Untaken,
     kind::{RawDecision, RawEffect},
 };
 use crate::{admission::Limit, schema::Part, supervision::contain::Fault};
@@ -23,29 +23,19 @@ impl Alive {
             let is_open = self.arguments.replica.state().outbox().contains_key(effect);
             return (!is_open).then_some(Undelivered::NotLeader);
         }
-        if let Some(origin) = &envelope.origin {
-            let taken = self.requests.taken();
-            taken.learn(origin);
-            if taken.is_settled(origin) {
+        let max = self.arguments.replica.limits().effect_requests_max;
+        match self.decider.untaken(envelope, max)? {
+            Untaken::Echo => {
                 let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
-                return Some(Undelivered::Failed(reason));
+                Some(Undelivered::Failed(reason))
             }
-            // The oldest of those that are open are taken even then: nothing is settled before they are.
-            let is_oldest = origin.born == origin.floor || origin.holes.contains(&origin.born);
-            if taken.len() >= self.arguments.replica.limits().effect_requests_max && !is_oldest {
-                return Some(Undelivered::Overloaded(Limit::EffectRequests));
-            }
+            Untaken::TooMany => Some(Undelivered::Overloaded(Limit::EffectRequests)),
         }
-        None
     }
 
     /// Whether a decision sets timers for which its shard has no room.
     pub(super) fn lacks_timers(&self, effects: &[RawEffect]) -> bool {
-        let is_new = |effect: &RawEffect| match &effect.request {
-            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
-            _ => false,
-        };
-        effects.iter().any(is_new) && self.arguments.replica.has_all_timers()
+        self.decider.sets_new_timers(effects) && self.arguments.replica.has_all_timers()
     }
 
     /// Why a command is not to be decided here: another build has written it, and this one would pass over a part of it.

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
+    history::Retention,
+    saga,
     schema::{
         Part, Stored,
         card::Card,
@@ -45,6 +47,8 @@ pub(crate) trait Kind: Send + Sync {
     fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError>;
     /// A reply or a rejection as JSON, for people.
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
+    /// How to ask it about itself, if it is a saga.
+    fn saga(&self) -> Option<saga::Described>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
     /// What its stored values look like, and their versions.
@@ -78,6 +82,7 @@ pub struct Registry {
 struct Carried {
     kind: Arc<dyn Kind>,
     policy: Policy,
+    retention: Retention,
 }
 
 impl Registry {
@@ -89,7 +94,7 @@ impl Registry {
     /// Adds a kind, supervised by the default policy.
     ///
     /// # Panics
-    /// When two kinds have the same name.
+    /// When two kinds have the same name, or it is a saga whose table cannot be.
     #[must_use]
     pub fn with<E: Entity>(self) -> Self {
         self.with_policy::<E>(Policy::ENTITY)
@@ -98,16 +103,55 @@ impl Registry {
     /// Adds a kind with a supervision policy of its own.
     ///
     /// # Panics
-    /// When two kinds have the same name, or a value of the policy cannot be.
+    /// When two kinds have the same name, a value of the policy cannot be, or it is a saga whose table cannot be.
     #[must_use]
     pub fn with_policy<E: Entity>(mut self, policy: Policy) -> Self {
         if let Err(fault) = policy.check() {
             panic!("the policy of {}: {fault}", E::KIND);
         }
+        if let Some(Err(error)) = E::described().map(|saga| (saga.check)()) {
+            panic!("the table of the saga {}: {error}", E::KIND);
+        }
         let kind = Arc::new(Typed::<E>::new());
-        let before = self.kinds.insert(E::KIND, Carried { kind, policy });
+        let before = self.kinds.insert(
+            E::KIND,
+            Carried {
+                kind,
+                policy,
+                retention: Retention::FOR_EVER,
+            },
+        );
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
+    }
+
+    /// The same, with a kind that keeps less than all of its history.
+    ///
+    /// # Panics
+    /// When the kind is not there.
+    #[must_use]
+    pub fn with_retention<E: Entity>(mut self, retention: Retention) -> Self {
+        let carried = self.kinds.get_mut(E::KIND);
+        carried
+            .unwrap_or_else(|| panic!("there is no kind {}", E::KIND))
+            .retention = retention;
+        self
+    }
+
+    /// The registry with what kinds keep of their history as a config file gives it; or the kind that is unknown.
+    pub fn keeping(mut self, retentions: &BTreeMap<String, Retention>) -> Result<Self, String> {
+        for (name, retention) in retentions {
+            let carried = self.kinds.get_mut(name.as_str()).ok_or_else(|| name.clone())?;
+            carried.retention = *retention;
+        }
+        Ok(self)
+    }
+
+    /// What a kind keeps of the history of each entity.
+    pub fn retention(&self, kind: &str) -> Retention {
+        self.kinds
+            .get(kind)
+            .map_or(Retention::FOR_EVER, |carried| carried.retention)
     }
 
     /// The names of all kinds, in order.
@@ -223,6 +267,10 @@ impl<E: Entity> Kind for Typed<E> {
             Part::State => unknown::<E::State>(bytes),
             Part::Token => unknown::<E::Token>(bytes),
         }
+    }
+
+    fn saga(&self) -> Option<saga::Described> {
+        E::described()
     }
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {

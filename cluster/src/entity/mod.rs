@@ -6,10 +6,12 @@
 //!
 //! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
 //! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike),
-//! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], its
-//! output gate in [`gate`], why it does not decide in [`hindrance`], what people may do to a quarantined one in [`release`].
+//! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], its pure
+//! part in [`decider`], its output gate in [`gate`], why it does not decide in [`hindrance`], what people may do to a quarantined
+//! one in [`release`].
 
 pub(crate) mod activation;
+pub(crate) mod decider;
 pub mod decision;
 pub(crate) mod envelope;
 pub(crate) mod gate;
@@ -79,6 +81,12 @@ pub trait Entity: Sized + Send + Sync + 'static {
 
     /// Turns the outcome of an effect into the command that the entity is to decide next.
     fn resume(token: Self::Token, outcome: Outcome) -> Self::Command;
+
+    /// What the engine can tell of it beyond this, if it is a saga ([`crate::saga`]). Not for authors to implement.
+    #[doc(hidden)]
+    fn described() -> Option<crate::saga::Described> {
+        None
+    }
 }
 
 /// The token of an entity that has no effects with an outcome; there is no value of it.

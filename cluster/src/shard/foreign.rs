@@ -9,9 +9,10 @@ use crate::{
     entity::{
         EntityKey,
         activation::Undelivered,
+        decider,
         kind::{Kind, Live},
     },
-    journal::{LoadedEntity, quarantine::Stage, rebuild, shard::whole_history},
+    journal::{LoadedEntity, history::whole_history, quarantine::Stage, rebuild},
     replication::Input,
     schema::{Part, fleet::Fleet},
     supervision::contain::{self, Fault},
@@ -30,16 +31,8 @@ impl Replica {
     pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
         let kind = self.surroundings.registry.get(&key.kind);
         let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
-        contain::run(Stage::Revive, || {
-            if let Some(rebuilt) = self.rebuilt(&**kind, key, loaded) {
-                return rebuilt;
-            }
-            let mut live = kind.load(loaded.snapshot.as_deref())?;
-            for event in &loaded.events {
-                live.evolve(event)?;
-            }
-            Ok(live)
-        })
+        let rebuilt = contain::run(Stage::Revive, || self.rebuilt(&**kind, key, loaded).transpose())?;
+        rebuilt.map_or_else(|| decider::revive(&**kind, loaded), Ok)
     }
 
     /// The live form of an entity whose snapshot another build has made, from all of its events; `None` where the snapshot is to

@@ -181,12 +181,16 @@ impl World {
                 self.verdict("digests", verdict);
                 if is_first {
                     self.count("entries", 1);
-                    let verdict = self.checks.timers.committed(data.clone(), &done.taken);
-                    self.verdict("timers", verdict);
-                    let verdict = self.checks.effects.committed(data, &done.taken);
+                    if self.author.is_none() {
+                        let verdict = self.checks.timers.committed(data.clone(), &done.taken);
+                        self.verdict("timers", verdict);
+                    }
+                    let verdict = self.checks.effects.committed(data.clone(), &done.taken);
                     self.verdict("effects", verdict);
+                    self.author_sees(&data, &done.taken);
                 }
                 self.timers_changed(node, group, done.timers);
+                self.effects_came(node, group, done.effects);
                 for (ticket, taken) in tickets.into_iter().zip(done.taken) {
                     self.resolve(node, ticket, if taken { Ok(()) } else { Err(Failure::NotLeader) });
                 }

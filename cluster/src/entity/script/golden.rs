@@ -236,7 +236,14 @@ fn named(value: &Value) -> String {
     }
 }
 
-fn effect(request: &EffectRequest, token: Option<&str>) -> String {
+/// An effect as a script shows it.
+pub(super) fn line_of<E: Entity>(sent: &Sent<E>) -> String {
+    let token = sent.token.as_ref().map(|token| shown(token).to_string());
+    effect(&sent.request, token.as_deref())
+}
+
+/// An effect as a script shows it, with the token as JSON.
+pub(crate) fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     let (target, content) = match request {
         EffectRequest::Command { to, command } => {
             let value = versioned::split(command).ok().map(|(_, value)| value);
@@ -248,7 +255,8 @@ fn effect(request: &EffectRequest, token: Option<&str>) -> String {
         EffectRequest::Call { service, request } => (service.clone(), serde_json::from_slice(request).ok()),
         EffectRequest::SetTimer { name, due_ms, every_ms } => {
             let every = every_ms.map(|ms| format!(" every {ms}")).unwrap_or_default();
-            return format!("timer {name} at {due_ms}{every} as {}", token.unwrap_or_default());
+            let token = token.map(|token| format!(" as {token}")).unwrap_or_default();
+            return format!("timer {name} at {due_ms}{every}{token}");
         }
         EffectRequest::CancelTimer { name } => return format!("cancel timer {name}"),
     };

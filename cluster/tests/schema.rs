@@ -180,7 +180,7 @@ async fn restart(nodes: &mut Vec<Node>, number: u16, addresses: &[SocketAddr], f
 /// Starts a node; one that was stopped in this process just now may not have let go of its folder yet.
 async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> Node {
     for _ in 0..100 {
-        match Node::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
             Ok(node) => {
                 let ready = node.cluster.ready(Duration::from_secs(20)).await;
                 ready.expect("it is ready");
@@ -196,7 +196,7 @@ async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, build: Regi
 /// Why a build is refused that is started on a node's folder.
 async fn refusal(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> String {
     for _ in 0..100 {
-        match Node::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
             Err(StartError::Schema(reason)) => return reason,
             Err(StartError::Data(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(error) => panic!("node {number}: {error}"),
@@ -231,7 +231,7 @@ async fn state_of(node: &Node, id: &str) -> new::State {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_old_node_beside_a_new_one_loses_no_field() {
     let folder = tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &old_build(), |_| Services::new()).await;
     for account in 0..ACCOUNTS {
         let command = old::Command::Deposit { sum: 100 };
@@ -270,7 +270,7 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_refused() {
     let folder = tempdir().expect("a folder");
-    let addresses = free_addresses(4).await;
+    let addresses = free_addresses(4);
     let (joining, addresses) = addresses.split_last().expect("four");
     let mut nodes = start_all(addresses, folder.path(), SHARDS, &old_build(), |_| Services::new()).await;
     let checked = nodes[0]
@@ -341,7 +341,7 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
     assert!(reason.contains("event Closed version 2 of account"), "{reason}");
     let reason = refusal(3, addresses, folder.path(), Registry::new()).await;
     assert!(reason.contains("the kind account"), "{reason}");
-    let refused = Node::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
+    let refused = engines::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
     let Err(StartError::Join(reason)) = refused else {
         panic!("an old build is not let in")
     };

@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 9] = [
+const CONTRACTS: [&str; 10] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
     "payment/v1/payment.proto",
     "gateway/v1/gateway.proto",
     "history/v1/history.proto",
+    "saga/v1/saga.proto",
     "cluster/v1/admin.proto",
     "cluster/v1/peer.proto",
     "schema/v1/schema.proto",

@@ -206,6 +206,10 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     async fn view(&self, key: &EntityKey, options: &ReadOptions, request: &Request) -> Result<StateView, Error> {
         let query = Query {
             newer_than: options.newer_than,
@@ -318,7 +322,7 @@ impl Cluster {
         shard: u32,
         kind: &str,
     ) -> Result<mpsc::Receiver<Result<pb::ScannedEntity, Error>>, Error> {
-        let mut rows = self.engine.scan(shard, kind).await?;
+        let mut rows = self.engine.scan(shard, kind, "").await?;
         let (sender, receiver) = mpsc::channel(SCAN_AHEAD_LEN);
         let cluster = self.clone();
         tokio::spawn(async move {

@@ -36,6 +36,11 @@ pub mod history {
         tonic::include_proto!("playhouse.history.v1");
     }
 }
+pub mod saga {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.saga.v1");
+    }
+}
 pub mod cluster {
     pub mod v1 {
         tonic::include_proto!("playhouse.cluster.v1");

@@ -19,6 +19,7 @@ mod refused;
 mod retention;
 mod roster;
 mod route;
+pub(crate) mod sagas;
 pub(crate) mod schema;
 mod start;
 pub(crate) mod status;

@@ -228,10 +228,10 @@ impl peer_server::Peer for PeerServer {
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let engine = self.engine()?;
-        let pb::ScanRequest { shard, kind } = request.into_inner();
+        let pb::ScanRequest { shard, kind, after_id } = request.into_inner();
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
-            let result = engine.scan_here(shard, &kind, &sender).await;
+            let result = engine.scan_here(shard, &kind, &after_id, &sender).await;
             if let Err(status) = result {
                 // Whoever asked may have gone.
                 let _ = sender.send(Err(status)).await;

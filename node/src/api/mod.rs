@@ -1,7 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes,
 //! [`decode`] sees to messages that cannot be read.
 
@@ -19,6 +19,7 @@ pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;
+mod sagas;
 mod schema;
 mod status;
 mod stock;
@@ -33,6 +34,7 @@ use proto::{
     history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
@@ -70,6 +72,7 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(SagasServer::new(sagas::Sagas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -101,6 +104,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.catalog.v1.Stock",
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
+        "playhouse.saga.v1.Sagas",
         "playhouse.cluster.v1.Admin",
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",

@@ -15,6 +15,7 @@ mod product;
 mod provider;
 mod quarantine;
 mod restart;
+mod saga;
 mod schema;
 mod shop;
 mod status;
@@ -58,6 +59,9 @@ enum Command {
     Audit(audit::Audit),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
+    /// List and explain sagas, and nudge one that needs help.
+    #[command(subcommand)]
+    Saga(saga::Saga),
     /// Show how failures are met: restarts, breakers, bulkheads, quarantine.
     Supervision(supervision::Supervision),
     /// Look at quarantined entities, and let them go on.
@@ -116,6 +120,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Entity(entity) => entity.run().await,
         Command::Audit(audit) => audit.run().await,
         Command::Timers(timers) => timers.run().await,
+        Command::Saga(saga) => saga.run().await,
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Breaker(breaker) => breaker.run().await,
@@ -188,6 +193,10 @@ mod tests {
             "restart 2 --base-port 7100",
             "shop --orders invoices.csv.gz --rate 50 --json",
             "verify --json",
+            "saga list --state stuck --kind checkout --older-than 5m --limit 50 --json",
+            "saga show checkout/42",
+            "saga explain 42 --json",
+            "saga nudge checkout/42",
             "supervision --json",
             "quarantine list",
             "quarantine show order/42 --json",
@@ -231,6 +240,9 @@ mod tests {
             "node drain 0",
             "restart",
             "restart 2 --rolling",
+            "saga list --state lost",
+            "saga list --older-than soon",
+            "saga explain",
             "status --base-port 0",
             "status --address 7001",
             "up --nodes 0",

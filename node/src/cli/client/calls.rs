@@ -22,6 +22,10 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    saga::v1::{
+        ExplainSagaRequest, ExplainSagaResponse, ListSagasRequest, ListSagasResponse, NudgeSagaRequest,
+        NudgeSagaResponse, ShowSagaRequest, ShowSagaResponse, sagas_client::SagasClient,
+    },
     schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
@@ -70,6 +74,7 @@ commands! {
     skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
     forget: HistoryClient, ForgetRequest => ForgetResponse;
     force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
+    nudge_saga: SagasClient, NudgeSagaRequest => NudgeSagaResponse;
 }
 
 reads! {
@@ -80,6 +85,9 @@ reads! {
     status: AdminClient, StatusRequest => StatusResponse;
     show_entity: AdminClient, ShowEntityRequest => ShowEntityResponse;
     digests: AdminClient, DigestsRequest => DigestsResponse;
+    list_sagas: SagasClient, ListSagasRequest => ListSagasResponse;
+    show_saga: SagasClient, ShowSagaRequest => ShowSagaResponse;
+    explain_saga: SagasClient, ExplainSagaRequest => ExplainSagaResponse;
     list_timers: AdminClient, ListTimersRequest => ListTimersResponse;
     // Said twice, it is as if it was said once.
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;

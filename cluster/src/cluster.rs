@@ -13,6 +13,7 @@ use crate::{
     engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
+    history::Caller,
     journal::keys::fnv,
     membership::Standing,
     schema::{Part, SchemaCheck, SchemaView, versioned},
@@ -41,6 +42,8 @@ pub struct Request {
     pub trace: TraceContext,
     /// On whose behalf: no tenant may take what others need.
     pub tenant: Tenant,
+    /// Who asks, for the record.
+    pub caller: Caller,
     /// Of what the caller sent, so that another command under the same request id is refused and not answered with the first
     /// one's reply. 0 compares nothing. Take it of what stays the same when the caller repeats: see [`fingerprint`].
     pub fingerprint: u64,
@@ -54,8 +57,14 @@ impl Request {
             timeout,
             trace: TraceContext::default(),
             tenant: Tenant::default(),
+            caller: Caller::default(),
             fingerprint: 0,
         }
+    }
+
+    /// What its records say of who asked: tenant and caller; `None` where neither is named.
+    pub(crate) fn asked_by(&self) -> Option<Arc<str>> {
+        self.caller.of(&self.tenant)
     }
 }
 
@@ -124,7 +133,7 @@ pub struct ReadOptions {
 /// A running node's engine; a cheap handle.
 #[derive(Clone)]
 pub struct Cluster {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
 }
 
 impl Cluster {
@@ -204,7 +213,8 @@ impl Cluster {
             ..Query::default()
         };
         let wanted = (options.consistency, &options.after[..]);
-        self.engine.read(key, query, wanted, request).await
+        let view = self.engine.read(key, query, wanted, request).await?;
+        Ok(self.engine.as_own(key, query, view, request).await)
     }
 
     /// One entity of any kind, for people, as it is now.

@@ -157,16 +157,18 @@ fn new_build() -> Registry {
 /// Asks until it is answered.
 async fn ask<E: Entity>(node: &Node, id: &str, command: &E::Command, request: &str) -> E::Reply {
     let request = Request::new(RequestId::new(request).expect("an id"), Duration::from_secs(5));
+    let mut last = String::new();
     for _ in 0..200 {
         match node.cluster.ask::<E>(id, command, &request).await {
             Ok(reply) => return reply,
             Err(AskError::Engine(error)) if error.is_retryable() => {
+                last = error.to_string();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => panic!("{id}: {error}"),
         }
     }
-    panic!("{id} does not answer")
+    panic!("{id} does not answer: {last}")
 }
 
 async fn restart(nodes: &mut Vec<Node>, number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) {

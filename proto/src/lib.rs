@@ -31,6 +31,11 @@ pub mod gateway {
         tonic::include_proto!("playhouse.gateway.v1");
     }
 }
+pub mod history {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.history.v1");
+    }
+}
 pub mod cluster {
     pub mod v1 {
         tonic::include_proto!("playhouse.cluster.v1");

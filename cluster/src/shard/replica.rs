@@ -40,7 +40,7 @@ use crate::{
         gate::Gate,
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
     replication::{Members, Role},
     schema::fleet::Fleet,
     spans::Spans,
@@ -231,7 +231,15 @@ impl Replica {
                 }
             }
         }
-        if let Some(leadership) = &*self.leadership.lock() {
+        if let Some(leadership) = &mut *self.leadership.lock() {
+            // What is live of a forgotten entity must answer nobody any more.
+            for handle in applied
+                .forgotten
+                .iter()
+                .filter_map(|key| leadership.population.remove(key))
+            {
+                handle.actor.stop(Some("forgotten".to_owned()));
+            }
             for effect in applied.effects {
                 // The receiver ends only with the leadership; its successor finds the effect in the outbox.
                 let _ = leadership.effects.send(effect);
@@ -497,14 +505,6 @@ impl Replica {
             loaded.poison = state.poison_of(&id);
             (loaded, live)
         })
-    }
-
-    /// An open effect, and what goes with it to the entity that it is sent to.
-    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
-        let state = self.state.lock();
-        let row = Arc::clone(state.outbox().get(id)?);
-        let origin = state.origin_of(self.shard, &row);
-        Some((row, origin))
     }
 
     /// What is needed to bring an entity to life.

@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Commands for a running cluster are clients like any other and know
 //! nothing of the inside of a node.
 
+mod audit;
 mod breaker;
 mod client;
 mod entity;
@@ -53,6 +54,8 @@ enum Command {
     /// Look at any entity.
     #[command(subcommand)]
     Entity(entity::Entity),
+    /// Show who has asked for what, who has looked, and who has changed something by hand.
+    Audit(audit::Audit),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
     /// Show how failures are met: restarts, breakers, bulkheads, quarantine.
@@ -111,6 +114,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Provider(provider) => Ok(provider.run()),
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
+        Command::Audit(audit) => audit.run().await,
         Command::Timers(timers) => timers.run().await,
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
@@ -163,6 +167,16 @@ mod tests {
             "restart --rolling",
             "status --json --base-port 7100",
             "entity show order/42 --json",
+            "entity show order/42 --at 2",
+            "entity show order/42 --at 2026-11-21T10:30:00Z --json",
+            "entity diff order/42 1 3",
+            "entity diff order/42 0 1795257000000 --json",
+            "entity replay order/42",
+            "entity replay --kind order --limit 100 --since 2026-11-21T00:00:00Z --json",
+            "entity forget customer/ann --reason asked",
+            "entity forget --verify customer/ann --json",
+            "audit order/42",
+            "audit --who shop/ann --since 2026-11-21T00:00:00Z --json",
             "product put tea --name Tea --price 2.55",
             "stock receive tea 100 --address 127.0.0.1:7001,127.0.0.1:7002",
             "stock show tea",
@@ -204,6 +218,14 @@ mod tests {
             "order place --line tea:0",
             "order place --line tea:99999999999",
             "kill 0",
+            "entity show order/42 --at yesterday",
+            "entity show order/42 --at 2 --stale 1s",
+            "entity diff order/42 1",
+            "entity replay",
+            "entity replay order/42 --kind order",
+            "entity replay order/42 --limit 3",
+            "entity forget order",
+            "audit --since soon",
             "node",
             "node drain",
             "node drain 0",

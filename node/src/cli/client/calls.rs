@@ -13,6 +13,10 @@ use proto::{
         ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
+    history::v1::{
+        AuditRequest, AuditResponse, DiffRequest, DiffResponse, ForgetRequest, ForgetResponse, ForgottenRequest,
+        ForgottenResponse, ShowAtRequest, ShowAtResponse, history_client::HistoryClient,
+    },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
         ReturnItemsResponse, orders_client::OrdersClient,
@@ -64,6 +68,7 @@ commands! {
     write_off_stock: StockClient, WriteOffStockRequest => StockItem;
     retry_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
     skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
+    forget: HistoryClient, ForgetRequest => ForgetResponse;
     force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
 }
 
@@ -80,6 +85,10 @@ reads! {
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
+    show_at: HistoryClient, ShowAtRequest => ShowAtResponse;
+    audit: HistoryClient, AuditRequest => AuditResponse;
+    forgotten: HistoryClient, ForgottenRequest => ForgottenResponse;
+    diff: HistoryClient, DiffRequest => DiffResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
     describe: SchemasClient, DescribeRequest => DescribeResponse;
     check: SchemasClient, CheckRequest => CheckResponse;

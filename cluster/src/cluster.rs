@@ -14,6 +14,7 @@ use crate::{
     engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
+    feed::{SubscribeOptions, Subscription},
     journal::keys::fnv,
     membership::Standing,
     service::Services,
@@ -275,6 +276,11 @@ impl Cluster {
             staleness_us: view.age_us,
         };
         Ok((shown, token))
+    }
+
+    /// Begins a subscription to the events of the cluster; see [`feed`](crate::feed).
+    pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, Error> {
+        self.engine.subscribe(options).await
     }
 
     /// The whole cluster, as far as it can be reached from this node.

@@ -106,6 +106,8 @@ pub struct Limits {
     pub effect_depth_max: u32,
     /// Effects of others that one entity keeps in mind because they may come again.
     pub effect_requests_max: usize,
+    /// Subscriptions and consumers that this node may serve at one time.
+    pub subscriptions_max: usize,
 }
 
 impl Default for Limits {
@@ -137,6 +139,7 @@ impl Default for Limits {
             outbox_len_max: 16_384,
             effect_depth_max: 64,
             effect_requests_max: 20_000,
+            subscriptions_max: 64,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 mod engine;
 pub mod entity;
 pub mod error;
+pub mod feed;
 mod journal;
 mod membership;
 mod placement;

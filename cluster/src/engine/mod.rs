@@ -2,10 +2,11 @@
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
-//! replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
+//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
 //! to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and [`timers`] (what it tells people).
 
 mod call;
+mod feed;
 mod groups;
 mod health;
 mod load;
@@ -32,7 +33,7 @@ use std::{
 
 use parking_lot::Mutex;
 use proto::cluster::v1 as pb;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     admission::Admission,
@@ -77,6 +78,8 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// Subscriptions that may still begin.
+    subscriptions: Arc<Semaphore>,
     /// Chains of effects that were too deep, and the path of the last of them.
     chains_ended: AtomicU64,
     last_chain: Mutex<String>,
@@ -115,6 +118,10 @@ impl Engine {
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Arc<Semaphore> {
+        &self.subscriptions
     }
 
     pub(crate) fn shards(&self) -> u32 {

@@ -13,7 +13,7 @@ use std::{
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{Engine, SNAPSHOTS, groups::Opened};
 use crate::{
@@ -76,6 +76,7 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),

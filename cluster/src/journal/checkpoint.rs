@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decided, TakenEffects,
+    Decided, TakenEffects, feed,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
     shard::{is_unwritten, read_row},
     tail::{Tail, TailEntity},
@@ -53,6 +53,7 @@ pub(crate) fn batch(
             None => batch.remove(keys::quarantine(key)),
         }
     }
+    feed::rows::write(store, &tail.feed, &mut batch)?;
     batch.put(keys::META.to_vec(), keys::encode(meta));
     Ok(batch)
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, keys::Head, quarantine::QuarantineRow};
+use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, feed::Fed, keys::Head, quarantine::QuarantineRow};
 use crate::entity::EntityKey;
 
 /// An entity's part of the tail.
@@ -37,6 +37,8 @@ pub(crate) struct Tail {
     pub(crate) timers: BTreeMap<TimerKey, TailTimer>,
     /// Rows of entities that are or were quarantined which changed, or went (none).
     pub(crate) quarantine: BTreeMap<EntityKey, Option<Arc<QuarantineRow>>>,
+    /// Records with events, in the order of the journal.
+    pub(crate) feed: Vec<Fed>,
     /// Bytes of the records.
     pub(crate) bytes: usize,
     /// Entries applied, whether or not they left anything here.

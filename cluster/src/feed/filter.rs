@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::entity::{Entity as _, EntityKey};
-use crate::{membership::Roster, supervision::dependency::Dependency};
+use super::group::Group;
+use crate::{
+    entity::{Entity as _, EntityKey},
+    membership::Roster,
+    supervision::dependency::Dependency,
+};
 
 /// Kinds that one filter may name.
 pub const KINDS_LEN_MAX: usize = 64;
@@ -73,7 +77,7 @@ impl FeedFilter {
 
 /// Whether a kind is one of the engine's own, which nobody gets who does not ask for it by name.
 pub(crate) fn is_own(kind: &str) -> bool {
-    kind == Roster::KIND || kind == Dependency::KIND
+    [Roster::KIND, Dependency::KIND, Group::KIND].contains(&kind)
 }
 
 #[cfg(test)]

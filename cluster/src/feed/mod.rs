@@ -3,22 +3,27 @@
 //! The order and where it is stored are the journal's (`journal/feed`). What stands here is the reading: [`filter`] (which
 //! entities are wanted), [`read`] (pages of one replica's feed, beside everything else that the node does), [`follow`] (one shard from
 //! whichever replica can be reached), [`cursor`] (how far somebody has read), [`event`] (what a
-//! subscriber gets), [`subscription`] (all shards merged for one reader).
+//! subscriber gets), [`subscription`] (all shards merged for one reader), [`group`] (consumer groups:
+//! who reads which shard, and how far), [`consumer`] (a member of one at work), [`groups`] (what people see of them).
 //!
 //! A replica's feed has what the replica has applied, so nothing in it can be taken back. Reading never runs on the driver's
 //! thread or in an activation's way: the shard is held for as long as it takes to copy some pointers, and the store is read on
 //! threads of its own, [`FEED_READS_MAX`] at a time for each shard.
 
+pub mod consumer;
 pub mod cursor;
 pub mod event;
 pub mod filter;
 pub(crate) mod follow;
+pub mod group;
+pub mod groups;
 pub(crate) mod read;
 pub mod subscription;
 
 use tokio::sync::{Semaphore, watch};
 
 pub use crate::journal::feed::{FeedRecord, Position};
+pub use consumer::{Acknowledger, Batch, ConsumeOptions, Consumer, Handed};
 pub use cursor::{Cursor, CursorError};
 pub use event::FeedEvent;
 pub use filter::{FeedFilter, FilterError};

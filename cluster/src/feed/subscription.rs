@@ -28,7 +28,7 @@ const PAGE_BYTES_MIN: usize = 16 << 10;
 const PAGE_BYTES_MAX: usize = 256 << 10;
 const PAGE_RECORDS_MAX: usize = 256;
 /// How long a shard in which nothing happens is waited for before it is asked again.
-const WAIT: Duration = Duration::from_secs(1);
+pub(super) const WAIT: Duration = Duration::from_secs(1);
 /// How long positions are looked for at the start.
 const SEEK_MAX: Duration = Duration::from_secs(5);
 /// What callers are told to wait when a node has all subscriptions it may have.
@@ -130,10 +130,11 @@ impl Engine {
     /// Begins a subscription.
     pub(crate) async fn subscribe(self: &Arc<Self>, options: SubscribeOptions) -> Result<Subscription, Error> {
         let permit = self.subscription_permit()?;
-        let shards = self.subscribed_shards(&options)?;
+        check_batch(options.batch_events_max)?;
+        let shards = self.subscribed_shards(&options.filter, &options.shards)?;
         let max = PageMax {
             records: PAGE_RECORDS_MAX.min(options.batch_events_max.max(16)),
-            bytes: (PAGES_BYTES_MAX / shards.len().max(1)).clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX),
+            ..page_max(shards.len())
         };
         let places = self.places(&options.from, &shards).await?;
         let filter = Arc::new(options.filter.clone());
@@ -168,7 +169,7 @@ impl Engine {
         Ok(Subscription { deliveries })
     }
 
-    fn subscription_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    pub(super) fn subscription_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = Arc::clone(self.subscriptions()).try_acquire_owned();
         permit.map_err(|_| Error::Overloaded {
             what: format!(
@@ -181,22 +182,13 @@ impl Engine {
     }
 
     /// The shards that a subscription reads; what is wrong with its options otherwise.
-    fn subscribed_shards(&self, options: &SubscribeOptions) -> Result<Vec<u32>, Error> {
+    pub(super) fn subscribed_shards(&self, filter: &FeedFilter, chosen: &[u32]) -> Result<Vec<u32>, Error> {
         let invalid = |field: &str, reason: String| Error::Invalid {
             field: field.to_owned(),
             reason,
         };
-        (options.filter.check()).map_err(|error| invalid("filter", error.to_string()))?;
-        if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_events_max) {
-            return Err(invalid(
-                "batch_events_max",
-                format!(
-                    "is {}; must be between 1 and {BATCH_EVENTS_MAX}",
-                    options.batch_events_max
-                ),
-            ));
-        }
-        for kind in &options.filter.kinds {
+        (filter.check()).map_err(|error| invalid("filter", error.to_string()))?;
+        for kind in &filter.kinds {
             if self.registry().get(kind).is_none() {
                 let known: Vec<_> = self.registry().names().collect();
                 return Err(invalid(
@@ -208,9 +200,9 @@ impl Engine {
                 ));
             }
         }
-        let with_own = options.filter.kinds.iter().any(|kind| kind == Roster::KIND);
+        let with_own = filter.kinds.iter().any(|kind| kind == Roster::KIND);
         let all = 0..self.shards() + u32::from(with_own);
-        if let Some(shard) = options.shards.iter().find(|shard| !all.contains(shard)) {
+        if let Some(shard) = chosen.iter().find(|shard| !all.contains(shard)) {
             return Err(invalid(
                 "shards",
                 format!(
@@ -219,12 +211,8 @@ impl Engine {
                 ),
             ));
         }
-        let of_entity = options
-            .filter
-            .entity
-            .as_ref()
-            .map(|entity| shard_of(entity, self.shards()));
-        let is_read = |shard: &u32| options.shards.is_empty() || options.shards.contains(shard);
+        let of_entity = filter.entity.as_ref().map(|entity| shard_of(entity, self.shards()));
+        let is_read = |shard: &u32| chosen.is_empty() || chosen.contains(shard);
         match of_entity {
             Some(shard) if !is_read(&shard) => {
                 Err(invalid("shards", format!("do not hold the entity: shard {shard} does")))
@@ -254,6 +242,25 @@ impl Engine {
         let place = |position| Place { position, mark: 0 };
         Ok(found?.into_iter().map(place).collect())
     }
+}
+
+/// How much is read of each of so many shards at one time.
+pub(super) fn page_max(shards: usize) -> PageMax {
+    PageMax {
+        records: PAGE_RECORDS_MAX,
+        bytes: (PAGES_BYTES_MAX / shards.max(1)).clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX),
+    }
+}
+
+/// Whether so many events can be delivered at once.
+pub(super) fn check_batch(events_max: usize) -> Result<(), Error> {
+    if (1..=BATCH_EVENTS_MAX).contains(&events_max) {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        field: "batch_events_max".to_owned(),
+        reason: format!("is {events_max}; must be between 1 and {BATCH_EVENTS_MAX}"),
+    })
 }
 
 fn cursor_error(error: &dyn fmt::Display) -> Error {

@@ -34,6 +34,8 @@ struct Seen {
     p99_ms: f64,
     refused: u64,
     failed: u64,
+    /// What most of those that failed otherwise were told.
+    failure: Option<String>,
     /// Of the node with most memory: after the warm-up, and the most.
     memory: (u64, u64),
 }
@@ -113,6 +115,10 @@ fn seen(tally: &Tally, measured: Duration, memory: (u64, u64)) -> Seen {
         p99_ms: tally.latency_us.value_at_quantile(0.99) as f64 / 1e3,
         refused,
         failed: faults - refused,
+        failure: (tally.faults.iter())
+            .filter(|(fault, _)| !is_refusal(fault))
+            .max_by_key(|(_, count)| **count)
+            .map(|(fault, _)| fault.clone()),
         memory,
     }
 }
@@ -121,7 +127,8 @@ fn print(arguments: &Arguments, callers: usize, seen: &Seen) {
     if arguments.json {
         let figure = json!({
             "bench": "overload load", "callers": callers, "per_second": seen.per_second, "p99_ms": seen.p99_ms,
-            "refused": seen.refused, "failed": seen.failed, "memory_first": seen.memory.0, "memory_most": seen.memory.1,
+            "refused": seen.refused, "failed": seen.failed,
+            "failure": seen.failure, "memory_first": seen.memory.0, "memory_most": seen.memory.1,
         });
         println!("{figure}");
         return;
@@ -137,4 +144,7 @@ fn print(arguments: &Arguments, callers: usize, seen: &Seen) {
         mib(seen.memory.0),
         mib(seen.memory.1)
     );
+    if let Some(failure) = &seen.failure {
+        println!("    failed otherwise, most of them: {failure}");
+    }
 }

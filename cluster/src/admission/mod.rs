@@ -51,12 +51,21 @@ pub(crate) struct Admission {
     refused: [AtomicU64; Limit::COUNT],
     admitted_now: AtomicU64,
     refused_now: AtomicU64,
-    /// The shortest time that a command took since the last look, in microseconds.
+    /// The shortest time that a command took at its leader since the last look, in microseconds,
     shortest_us: AtomicU64,
+    /// and the shortest that a call took from here to there and back: what waits between the nodes is in it.
+    shortest_call_us: AtomicU64,
     /// What a command takes at least just now, in microseconds.
     delay_us: AtomicU64,
     retry_ms: AtomicU64,
-    looks: Mutex<(QueueDelay, RetryDelay)>,
+    looks: Mutex<Looks>,
+}
+
+/// What follows from one look to the next.
+struct Looks {
+    calls: QueueDelay,
+    work: QueueDelay,
+    retry: RetryDelay,
 }
 
 /// The credit of a call at the node that hears it; given back when it is dropped.
@@ -66,6 +75,7 @@ pub(crate) struct CallCredit {
     _held: Option<credits::Credit>,
     bytes: usize,
     waits: bool,
+    begun: Instant,
 }
 
 /// The credit of a command or read at its leader; given back when it is dropped.
@@ -89,12 +99,14 @@ impl Admission {
             admitted_now: AtomicU64::new(0),
             refused_now: AtomicU64::new(0),
             shortest_us: AtomicU64::new(u64::MAX),
+            shortest_call_us: AtomicU64::new(u64::MAX),
             delay_us: AtomicU64::new(0),
             retry_ms: AtomicU64::new(retry::RETRY_MIN_MS),
-            looks: Mutex::new((
-                QueueDelay::new(limits.in_flight_max, Duration::from_millis(limits.queue_delay_max_ms)),
-                RetryDelay::default(),
-            )),
+            looks: Mutex::new(Looks {
+                calls: QueueDelay::new(limits.in_flight_max, Duration::from_millis(limits.queue_delay_max_ms)),
+                work: QueueDelay::new(limits.in_flight_max, Duration::from_millis(limits.queue_delay_max_ms)),
+                retry: RetryDelay::default(),
+            }),
         }
     }
 
@@ -109,8 +121,7 @@ impl Admission {
         let held = if waits {
             None
         } else {
-            let taken = self.calls.take(self.calls_max, tenant, kind);
-            Some(taken.map_err(|limit| self.refuse(limit))?)
+            Some(self.take(&self.calls, tenant, kind)?)
         };
         // From here on the guard gives back what was counted, also where the call is refused.
         let waiting = self.waits.fetch_add(usize::from(waits), Ordering::Relaxed);
@@ -120,6 +131,7 @@ impl Admission {
             _held: held,
             bytes,
             waits,
+            begun: Instant::now(),
         };
         if waits && waiting >= self.calls_max {
             return Err(self.refuse(Limit::Waits));
@@ -137,18 +149,21 @@ impl Admission {
         if is_busy && self.delay_us.load(Ordering::Relaxed) > u64::try_from(left.as_micros()).unwrap_or(u64::MAX) {
             return Err(self.refuse(Limit::Deadline));
         }
-        let max = self.work.limit();
-        let held = match self.work.take(max, tenant, kind) {
-            Ok(held) => held,
-            // The node's own limit is not what it was told but what it can carry.
-            Err(Limit::InFlight) if max < self.calls_max => return Err(self.refuse(Limit::QueueDelay)),
-            Err(limit) => return Err(self.refuse(limit)),
-        };
+        let held = self.take(&self.work, tenant, kind)?;
         self.admitted_now.fetch_add(1, Ordering::Relaxed);
         Ok(WorkCredit {
             admission: Arc::clone(self),
             _held: held,
             begun: Instant::now(),
+        })
+    }
+
+    fn take(&self, pool: &Pool, tenant: &Tenant, kind: &str) -> Result<credits::Credit, Overload> {
+        let max = pool.limit();
+        pool.take(max, tenant, kind).map_err(|limit| match limit {
+            // The node's own limit is not what it was told but what it can carry.
+            Limit::InFlight if max < self.calls_max => self.refuse(Limit::QueueDelay),
+            limit => self.refuse(limit),
         })
     }
 
@@ -169,11 +184,15 @@ impl Admission {
 
     /// Looks at what has happened since the last look, and sets how much is let in until the next.
     pub(crate) fn look(&self) {
-        let shortest = self.shortest_us.swap(u64::MAX, Ordering::Relaxed);
-        let shortest = (shortest != u64::MAX).then(|| Duration::from_micros(shortest));
-        let (queue_delay, retry) = &mut *self.looks.lock();
-        let limit = queue_delay.look(shortest, self.work.held());
-        self.work.set_limit(limit);
+        let since_last = |shortest_us: &AtomicU64| {
+            let shortest = shortest_us.swap(u64::MAX, Ordering::Relaxed);
+            (shortest != u64::MAX).then(|| Duration::from_micros(shortest))
+        };
+        let shortest = since_last(&self.shortest_us);
+        let Looks { calls, work, retry } = &mut *self.looks.lock();
+        self.work.set_limit(work.look(shortest, self.work.held()));
+        let shortest_call = since_last(&self.shortest_call_us);
+        self.calls.set_limit(calls.look(shortest_call, self.calls.held()));
         let delay_us = match shortest {
             Some(shortest) => u64::try_from(shortest.as_micros()).unwrap_or(u64::MAX),
             None => self.delay_us.load(Ordering::Relaxed) / u64::from(DELAY_FADES),
@@ -200,6 +219,17 @@ impl Admission {
             (limit.name(), count)
         });
         counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+impl CallCredit {
+    /// The call was answered: how long that took says how the nodes are doing, but for one that waited for something to happen.
+    pub(crate) fn done(&self) {
+        if self.waits {
+            return;
+        }
+        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.admission.shortest_call_us.fetch_min(took, Ordering::Relaxed);
     }
 }
 

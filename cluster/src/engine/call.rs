@@ -159,7 +159,7 @@ impl Engine {
             Body::Command(command, _) => command.len(),
             Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
         };
-        let _credit = if is_effect {
+        let credit = if is_effect {
             None
         } else {
             let credit = self.admission.call(tenant, &key.kind, bytes, body.waits());
@@ -186,7 +186,12 @@ impl Engine {
             self.until_answered(&call).await
         };
         match timeout_at(call.deadline, answered).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                if let (Ok(_), Some(credit)) = (&answer, &credit) {
+                    credit.done();
+                }
+                answer
+            }
             Err(_) => Err(self.out_of_time(&call)),
         }
     }

@@ -1,8 +1,8 @@
 //! How entities and requests are named.
 
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 
 /// The longest entity id, in bytes.
 pub const ENTITY_ID_LEN_MAX: usize = 200;
@@ -13,6 +13,7 @@ pub const REQUEST_ID_LEN_MAX: usize = 300;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EntityKey {
     /// The kind's name, [`crate::Entity::KIND`].
+    #[serde(deserialize_with = "shared_kind")]
     pub kind: Arc<str>,
     /// The id within the kind.
     pub id: Arc<str>,
@@ -52,6 +53,38 @@ pub(crate) fn check(text: &str, max: usize) -> Result<(), KeyError> {
         Some(c) => Err(KeyError::Character(c)),
         None => Ok(()),
     }
+}
+
+/// Names of kinds that a thread has in mind.
+const SHARED_KINDS_MAX: usize = 64;
+
+/// Reads the name of a kind. There are few of them and every stored key has one, so keys share the text.
+fn shared_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    thread_local! {
+        static SHARED: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
+    }
+    struct Kind;
+    impl Visitor<'_> for Kind {
+        type Value = Arc<str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the name of a kind")
+        }
+
+        fn visit_str<E>(self, name: &str) -> Result<Arc<str>, E> {
+            SHARED.with_borrow_mut(|shared| {
+                if let Some(kind) = shared.iter().find(|kind| &***kind == name) {
+                    return Ok(Arc::clone(kind));
+                }
+                let kind: Arc<str> = name.into();
+                if shared.len() < SHARED_KINDS_MAX {
+                    shared.push(Arc::clone(&kind));
+                }
+                Ok(kind)
+            })
+        }
+    }
+    deserializer.deserialize_str(Kind)
 }
 
 impl EntityKey {

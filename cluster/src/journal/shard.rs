@@ -295,17 +295,17 @@ impl Shard {
     pub(crate) fn head(&self, key: &EntityKey) -> Result<Head, StoreError> {
         match self.tails().find_map(|tail| tail.entities.get(key)) {
             Some(entity) => Ok(entity.head),
-            None => Ok(self.row(key)?.map(|row| row.head).unwrap_or_default()),
+            None => {
+                let row_key = keys::entity(key);
+                let row = self.store.get(&row_key)?;
+                row.map_or(Ok(Head::default()), |row| keys::decode_head(&row_key, &row))
+            }
         }
     }
 
     /// The tails, the newest first.
     pub(super) fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
         std::iter::once(&self.tail).chain(self.frozen.as_deref())
-    }
-
-    fn row(&self, key: &EntityKey) -> Result<Option<EntityRow>, StoreError> {
-        read_row(&*self.store, key)
     }
 
     /// The records of an entity that are not in the store yet, in order.

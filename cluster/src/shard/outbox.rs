@@ -264,8 +264,9 @@ async fn once(
 ) -> Result<Outcome, (Option<Duration>, String)> {
     match &row.effect.request {
         EffectRequest::Command { to, command } => {
-            let chain = Chain::after(row.chain.as_ref(), &id.entity);
-            if chain.depth > engine.limits().effect_depth_max {
+            let depth_max = engine.limits().effect_depth_max;
+            let chain = Chain::after(row.chain.as_ref(), &id.entity, depth_max);
+            if chain.depth > depth_max {
                 return Ok(Outcome::Failed(engine.end_chain(&chain, to)));
             }
             let request = RequestId::new(&id.to_string()).expect("an effect's id is far below the limit");

@@ -1,13 +1,14 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`events`] and [`admin`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
 pub(crate) mod calls;
 mod convert;
 mod decode;
+mod events;
 mod gateway;
 mod orders;
 mod payments;
@@ -25,6 +26,7 @@ use prost_types::FileDescriptorSet;
 use proto::{
     catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
     cluster::v1::admin_server::AdminServer,
+    events::v1::events_server::EventsServer,
     gateway::v1::gateway_server::GatewayServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
@@ -64,6 +66,7 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(reflection)
         .add_service(health_service);
@@ -89,6 +92,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.catalog.v1.Stock",
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
+        "playhouse.events.v1.Events",
         "playhouse.cluster.v1.Admin",
     ];
     for name in names {

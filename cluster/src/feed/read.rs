@@ -96,10 +96,12 @@ impl Replica {
         loop {
             newer.borrow_and_update();
             let page = self.read_feed(after, filter, max).await?;
-            if !page.records.is_empty() || !page.is_end || Instant::now() >= until {
+            // One that looked at much and found nothing goes on later; one that has not come so far yet waits.
+            let has_more = !page.is_end && page.next > after;
+            if !page.records.is_empty() || has_more || Instant::now() >= until {
                 return Ok(page);
             }
-            after = page.next;
+            after = after.max(page.next);
             // The sender lives as long as the replica.
             if timeout_at(until, newer.changed()).await.is_ok() {
                 tokio::time::sleep_until(until.min(Instant::now() + pause)).await;

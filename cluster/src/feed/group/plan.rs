@@ -76,7 +76,7 @@ mod tests {
         let without_a = plan(&["b", "c"], &owners(&three));
         assert_eq!(
             (of(&without_a, "b"), of(&without_a, "c")),
-            (vec![0, 2, 4, 5], vec![1, 3, 6])
+            (vec![0, 1, 4, 5], vec![2, 3, 6])
         );
     }
 

@@ -88,6 +88,7 @@ impl World {
             }
         }
         self.verdict("history", verdict);
+        self.check_feeds();
         self.check_timers();
     }
 

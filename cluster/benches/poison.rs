@@ -89,7 +89,7 @@ fn main() {
 
 async fn series(name: &str, policy: Policy) {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let registry = Registry::new().with_policy::<Counter>(policy);
     let nodes = start_all(&addresses, folder.path(), 1, &registry, |_| Services::new()).await;
     let clusters: Vec<Cluster> = nodes.iter().map(|node| node.cluster.clone()).collect();

@@ -108,6 +108,8 @@ pub struct Limits {
     pub effect_requests_max: usize,
     /// Subscriptions and consumers that this node may serve at one time.
     pub subscriptions_max: usize,
+    /// How often it is looked for histories that are longer or older than their kind keeps them.
+    pub retention_interval_ms: u64,
 }
 
 impl Default for Limits {
@@ -140,6 +142,7 @@ impl Default for Limits {
             effect_depth_max: 64,
             effect_requests_max: 20_000,
             subscriptions_max: 64,
+            retention_interval_ms: 600_000,
         }
     }
 }

@@ -136,7 +136,7 @@ impl Service for Oracle {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_is_known_to_all_nodes_and_a_bulkhead_holds() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let policy = Policy {
         in_flight_max: 2,
         breaker_open_ms: 600_000,

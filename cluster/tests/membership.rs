@@ -49,7 +49,7 @@ fn registry() -> Registry {
 }
 
 async fn join(number: u16, address: SocketAddr, seeds: &[SocketAddr], folder: &Path) -> Node {
-    let joined = Node::join(number, address, seeds, folder, registry(), Services::new()).await;
+    let joined = engines::join(number, address, seeds, folder, registry(), Services::new()).await;
     joined.expect("the cluster lets it in")
 }
 
@@ -112,7 +112,7 @@ async fn set(cluster: &Cluster, node: u32, standing: pb::Standing, with_fewer_co
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_takes_its_part_and_leaves_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(4).await;
+    let addresses = free_addresses(4);
     let mut nodes = start_all(&addresses[..3], folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     add(&nodes[0].cluster, 0).await;
 
@@ -128,9 +128,9 @@ async fn a_node_joins_takes_its_part_and_leaves_again() {
     add(&nodes[3].cluster, 1).await;
 
     // One that runs already is not replaced by another machine of that number.
-    let stranger = free_addresses(1).await[0];
+    let stranger = free_addresses(1)[0];
     let other = tempfile::tempdir().expect("a folder");
-    let refused = Node::join(4, stranger, &addresses[..2], other.path(), registry(), Services::new()).await;
+    let refused = engines::join(4, stranger, &addresses[..2], other.path(), registry(), Services::new()).await;
     assert!(matches!(refused, Err(StartError::Join(reason)) if reason.contains("another one")));
 
     // Copies are not given up without being told.
@@ -159,7 +159,7 @@ async fn a_node_joins_takes_its_part_and_leaves_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_node_is_replaced_for_good_and_one_that_joined_may_lose_its_folder() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(4).await;
+    let addresses = free_addresses(4);
     let mut nodes = start_all(&addresses[..3], folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     add(&nodes[0].cluster, 0).await;
     nodes.push(join(4, addresses[3], &addresses[..1], folder.path()).await);
@@ -201,7 +201,7 @@ async fn a_dead_node_is_replaced_for_good_and_one_that_joined_may_lose_its_folde
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_goes_on_after_all_nodes_were_stopped_in_the_middle_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(4).await;
+    let addresses = free_addresses(4);
     let mut nodes = start_all(&addresses[..3], folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     add(&nodes[0].cluster, 0).await;
     nodes.push(join(4, addresses[3], &addresses[..1], folder.path()).await);
@@ -226,13 +226,13 @@ async fn a_move_goes_on_after_all_nodes_were_stopped_in_the_middle_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_unwell_gives_its_leaderships_away() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     // No task ever runs exactly when it should.
     let never_good = |limits: &mut Limits| limits.scheduler_lag_ms_max = 0;
     let mut nodes = Vec::new();
     for number in 1..=3 {
         let adjust: &dyn Fn(&mut Limits) = if number == 1 { &never_good } else { &|_| () };
-        let start = Node::start_with(number, &addresses, folder.path(), SHARDS, registry(), adjust);
+        let start = engines::start_with(number, &addresses, folder.path(), SHARDS, registry(), adjust);
         nodes.push(start.await);
     }
     nodes[0]

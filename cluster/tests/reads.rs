@@ -1,6 +1,8 @@
 //! Reads that another replica than the leader answers, on three engines whose connections can be cut: they are as new as
 //! they say, or they are refused.
 
+mod engines;
+
 use std::{
     net::SocketAddr,
     path::Path,
@@ -9,10 +11,11 @@ use std::{
 };
 
 use cluster::{
-    Cluster, Config, Consistency, Context, Decision, Entity, Error, NoToken, Outcome, ReadOptions, Registry, Request,
-    RequestId, Services, SpanRecord, SpanSink, TraceContext, VersionToken, Versioned,
+    Cluster, Config, Consistency, Context, Decision, Entity, Error, LocalBuilder, LocalCluster, NoToken, Outcome,
+    ReadOptions, Registry, Request, Services, SpanRecord, SpanSink, VersionToken, Versioned,
     config::{Limits, Member},
 };
+use engines::{Node, free_addresses, request};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -20,8 +23,9 @@ use tokio::{
     task::JoinHandle,
     time::sleep,
 };
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{service::Routes, transport::Server};
+
+/// Shards of the cluster of three.
+const SHARDS: u32 = 4;
 
 /// Counts.
 struct Counter;
@@ -102,26 +106,22 @@ impl Cable {
 
 /// Three engines; the third is connected to the others by cables.
 struct Three {
+    nodes: Vec<Node>,
     clusters: Vec<Cluster>,
-    servers: Vec<JoinHandle<()>>,
     cables: Vec<Cable>,
     spans: Kept,
 }
 
 impl Three {
     async fn start(folder: &Path) -> Self {
-        let mut listeners = Vec::new();
-        for _ in 0..3 {
-            listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
-        }
-        let own: Vec<SocketAddr> = listeners.iter().map(|l| l.local_addr().expect("bound")).collect();
+        let own = free_addresses(3);
         let mut cables = Vec::new();
         for address in &own {
             cables.push(Cable::lay(*address).await);
         }
         let spans = Kept::default();
-        let (mut clusters, mut servers) = (Vec::new(), Vec::new());
-        for (node, listener) in (1_u16..).zip(listeners) {
+        let (mut nodes, mut clusters) = (Vec::new(), Vec::new());
+        for node in 1..=3_u16 {
             let address = |other: u16| {
                 let place = usize::from(other) - 1;
                 if (node == 3) == (other == 3) {
@@ -130,27 +130,14 @@ impl Three {
                     cables[place].address
                 }
             };
-            let config = Config {
-                node,
-                data: folder.join(node.to_string()),
-                members: (1..=3)
-                    .map(|id| Member {
-                        id,
-                        address: address(id),
-                    })
-                    .collect(),
-                join: Vec::new(),
-                shards: 4,
-                replicas: 3,
-                limits: Limits {
-                    checkpoint_interval_ms: 300,
-                    idle_ms: 500,
-                    ..Limits::default()
-                },
-            };
-            let (cluster, server) = serve(config, listener, &spans).await;
-            clusters.push(cluster);
-            servers.push(server);
+            let members = (1..=3).map(|id| Member {
+                id,
+                address: address(id),
+            });
+            let config = engines::config(node, folder, members.collect(), Vec::new(), SHARDS);
+            let started = serve(config, &spans).await;
+            clusters.push(started.cluster.clone());
+            nodes.push(started);
         }
         for cluster in &clusters {
             cluster
@@ -159,8 +146,8 @@ impl Three {
                 .expect("every shard has a leader");
         }
         Self {
+            nodes,
             clusters,
-            servers,
             cables,
             spans,
         }
@@ -196,35 +183,17 @@ impl Three {
     }
 
     async fn stop(self) {
-        for cluster in &self.clusters {
-            cluster.shutdown().await;
+        for node in self.nodes {
+            node.stop().await;
         }
-        self.servers.into_iter().for_each(|server| server.abort());
         self.cables.into_iter().for_each(|cable| cable.task.abort());
     }
 }
 
-async fn serve(config: Config, listener: TcpListener, spans: &Kept) -> (Cluster, JoinHandle<()>) {
+async fn serve(config: Config, spans: &Kept) -> Node {
     let services = Services::new().with_spans(Some(Arc::new(spans.clone())));
-    let cluster = Cluster::start(config, Registry::new().with::<Counter>(), services)
-        .await
-        .expect("the engine starts");
-    let routes = cluster.add_peer_service(Routes::default());
-    let server = tokio::spawn(async move {
-        let served = Server::builder()
-            .add_routes(routes)
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await;
-        served.expect("the server runs");
-    });
-    (cluster, server)
-}
-
-fn request(id: &str) -> Request {
-    Request {
-        trace: TraceContext::random(true),
-        ..Request::new(RequestId::new(id).expect("a request id"), Duration::from_secs(10))
-    }
+    let started = Node::start(config, Registry::new().with::<Counter>(), services).await;
+    started.expect("the engine starts")
 }
 
 async fn read(
@@ -365,34 +334,23 @@ async fn what_was_written_is_read_on_every_node_by_its_token() {
 }
 
 /// One engine alone.
-async fn alone(data: &Path, limits: Limits, spans: &Kept) -> (Cluster, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let config = Config {
-        node: 1,
-        data: data.to_owned(),
-        members: vec![Member {
-            id: 1,
-            address: listener.local_addr().expect("bound"),
-        }],
-        join: Vec::new(),
-        shards: 1,
-        replicas: 1,
-        limits,
-    };
-    let (cluster, server) = serve(config, listener, spans).await;
-    cluster.ready(LONG).await.expect("a leader");
-    (cluster, server)
+async fn alone(limits: Limits, spans: &Kept) -> LocalCluster {
+    let (sink, registry) = (spans.clone(), Registry::new().with::<Counter>());
+    let builder = LocalBuilder::new(registry).nodes(1).shards(1);
+    let builder = builder.services(move |_| Services::new().with_spans(Some(Arc::new(sink.clone()))));
+    let started = builder.limits(move |_, its| *its = limits.clone()).start().await;
+    started.expect("the engine starts")
 }
 
 /// How many commits of one entity began while another was under way.
 async fn commits_side_by_side(gate_records_max: usize) -> usize {
-    let folder = tempfile::tempdir().expect("a folder");
     let limits = Limits {
         gate_records_max,
         ..Limits::default()
     };
     let spans = Kept::default();
-    let (cluster, server) = alone(folder.path(), limits, &spans).await;
+    let mut one = alone(limits, &spans).await;
+    let cluster = one.any().clone();
     let adds = (0..100).map(|n| {
         let cluster = cluster.clone();
         async move { cluster.ask::<Counter>("a", &Add, &request(&format!("a-{n}"))).await }
@@ -404,8 +362,7 @@ async fn commits_side_by_side(gate_records_max: usize) -> usize {
         .collect();
     counts.sort_unstable();
     assert_eq!(counts, (1..=100).collect::<Vec<_>>());
-    cluster.shutdown().await;
-    server.abort();
+    one.stop_all().await;
     let mut commits: Vec<_> = spans.0.lock().expect("no panic").clone();
     commits.retain(|span| span.name == "commit");
     commits.sort_unstable_by_key(|span| span.start_unix_ns);
@@ -423,23 +380,21 @@ async fn without_pipelining_an_entity_has_one_record_on_its_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_another_cluster_is_refused() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut clusters = Vec::new();
-    for name in ["one", "other"] {
-        clusters.push(alone(&folder.path().join(name), Limits::default(), &Kept::default()).await);
-    }
+    let (one, other) = (Limits::default(), Limits::default());
+    let mut clusters = [alone(one, &Kept::default()).await, alone(other, &Kept::default()).await];
     let mut tokens = Vec::new();
-    for (cluster, _) in &clusters {
+    for cluster in &clusters {
         let told = cluster
+            .any()
             .ask_at::<Counter>("a", &Add, &request("a"))
             .await
             .expect("accepted");
         tokens.push(told.token);
     }
     for consistency in [Consistency::Linearizable, Consistency::Tokens, Consistency::Stale(LONG)] {
-        let own = read(&clusters[0].0, "a", consistency, vec![tokens[0]], LONG).await;
+        let own = read(clusters[0].any(), "a", consistency, vec![tokens[0]], LONG).await;
         assert_eq!(own.expect("readable").state.0, 1);
-        match read(&clusters[0].0, "a", consistency, vec![tokens[1]], LONG).await {
+        match read(clusters[0].any(), "a", consistency, vec![tokens[1]], LONG).await {
             Err(Error::Invalid { field, reason }) => {
                 assert!(
                     field == "version token" && reason.contains("another cluster"),
@@ -449,8 +404,7 @@ async fn a_token_of_another_cluster_is_refused() {
             other => panic!("{other:?}"),
         }
     }
-    for (cluster, server) in clusters {
-        cluster.shutdown().await;
-        server.abort();
+    for cluster in &mut clusters {
+        cluster.stop_all().await;
     }
 }

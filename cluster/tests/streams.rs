@@ -14,7 +14,7 @@ use cluster::{
         Subscription,
     },
 };
-use engines::{Node, free_addresses, request, start_all};
+use engines::{free_addresses, request, start, start_all, start_with};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
@@ -146,7 +146,7 @@ impl Seen {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_goes_on_exactly_behind_what_was_seen_on_any_node_while_nodes_come_and_go() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     let writer = nodes[1].cluster.clone();
     let writing = tokio::spawn(async move { write(&writer, 0, 60).await });
@@ -157,7 +157,7 @@ async fn a_cursor_goes_on_exactly_behind_what_was_seen_on_any_node_while_nodes_c
             nodes.remove(0).stop().await;
         }
         if round == 12 {
-            let node = Node::start(1, &addresses, folder.path(), SHARDS, registry(), Services::new()).await;
+            let node = start(1, &addresses, folder.path(), SHARDS, registry(), Services::new()).await;
             nodes.insert(0, node);
         }
         let options = SubscribeOptions {
@@ -201,17 +201,17 @@ async fn a_cursor_goes_on_exactly_behind_what_was_seen_on_any_node_while_nodes_c
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_get_what_they_ask_for_and_are_told_what_they_cannot_have() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(1).await;
+    let addresses = free_addresses(1);
     let other_folder = tempfile::tempdir().expect("a folder");
     let others = start_all(
-        &free_addresses(1).await,
+        &free_addresses(1),
         other_folder.path(),
         SHARDS,
         &registry(),
         |_| Services::new(),
     )
     .await;
-    let limited = Node::start_with(1, &addresses, folder.path(), SHARDS, registry(), &|limits| {
+    let limited = start_with(1, &addresses, folder.path(), SHARDS, registry(), &|limits| {
         limits.subscriptions_max = 3;
         limits.checkpoint_interval_ms = 200;
     })
@@ -394,7 +394,7 @@ async fn read_all(consumer: &mut Consumer, seen: &mut BTreeMap<String, u64>, ver
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_group_share_the_shards_and_put_aside_what_they_cannot_do() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     let cluster = &nodes[0].cluster;
     write(cluster, 0, 4).await;

@@ -189,7 +189,7 @@ impl SpanSink for Failed {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_entity_is_put_aside_and_its_neighbours_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let spans = Arc::new(Failed::default());
     let traced = |_| Services::new().with_spans(Some(Arc::clone(&spans) as Arc<dyn SpanSink>));
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), traced).await;

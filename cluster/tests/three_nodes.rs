@@ -1,16 +1,15 @@
 //! Three engines in one process, over real sockets and real disks: what an author of entities sees.
 
+mod engines;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use cluster::{
-    Answer, AskError, Cluster, Config, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry,
-    Request, RequestId, Services, TraceContext,
-    config::{Limits, Member},
+    Answer, AskError, Cluster, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry, Services,
 };
+use engines::{Node, free_addresses, request};
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{service::Routes, transport::Server};
+use tokio::time::sleep;
 
 /// An account that pays others: it shows events, rejections, effects with outcomes, and panics.
 struct Account;
@@ -93,88 +92,12 @@ impl Entity for Account {
     }
 }
 
-struct Node {
-    cluster: Cluster,
-    server: JoinHandle<()>,
-    end: oneshot::Sender<()>,
-}
-
-impl Node {
-    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path) -> Self {
-        let members = (1..)
-            .zip(addresses)
-            .map(|(id, address)| Member { id, address: *address })
-            .collect();
-        let config = Config {
-            node: number,
-            data: folder.join(number.to_string()),
-            members,
-            join: Vec::new(),
-            shards: 4,
-            replicas: 3,
-            limits: Limits {
-                checkpoint_interval_ms: 300,
-                idle_ms: 500,
-                ..Limits::default()
-            },
-        };
-        let registry = Registry::new().with::<Account>();
-        let cluster = Cluster::start(config, registry, Services::new())
-            .await
-            .expect("the engine starts");
-        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
-            .await
-            .expect("the port is free");
-        let routes = cluster.add_peer_service(Routes::default());
-        let (end, ending) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let ended = async { drop(ending.await) };
-            let server = Server::builder().add_routes(routes);
-            let served = server.serve_with_incoming_shutdown(incoming, ended);
-            served.await.expect("the server runs");
-        });
-        Self { cluster, server, end }
-    }
-
-    async fn stop(self) {
-        self.cluster.shutdown().await;
-        drop(self.end);
-        self.server.await.expect("no panic");
-    }
-}
-
-async fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let mut listeners = Vec::new();
-    for _ in 0..count {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
-    }
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("bound"))
-        .collect()
-}
+/// Shards of each cluster here.
+const SHARDS: u32 = 4;
 
 async fn start_all(addresses: &[SocketAddr], folder: &Path) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    for number in 1..=addresses.len() as u16 {
-        nodes.push(Node::start(number, addresses, folder).await);
-    }
-    for node in &nodes {
-        node.cluster
-            .ready(Duration::from_secs(20))
-            .await
-            .expect("every shard has a leader");
-    }
-    nodes
-}
-
-fn request(id: &str) -> Request {
-    let id = RequestId::new(id).expect("a request id");
-    Request {
-        trace: TraceContext::random(true),
-        ..Request::new(id, Duration::from_secs(10))
-    }
+    let registry = Registry::new().with::<Account>();
+    engines::start_all(addresses, folder, SHARDS, &registry, |_| Services::new()).await
 }
 
 async fn balance(cluster: &Cluster, id: &str) -> State {
@@ -187,7 +110,7 @@ async fn balance(cluster: &Cluster, id: &str) -> State {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_author_sees_durable_deduplicated_linearizable_entities() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let nodes = start_all(&addresses, folder.path()).await;
 
     // Any node takes any call, and the same request counts once, on whichever node it is repeated.
@@ -307,7 +230,7 @@ async fn an_author_sees_durable_deduplicated_linearizable_entities() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path()).await;
     for n in 0..40 {
         let deposit = Command::Deposit(1);
@@ -330,7 +253,9 @@ async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
             .await
             .expect("a majority is there");
     }
-    nodes.push(Node::start(3, &addresses, other_folder.path()).await);
+    let registry = Registry::new().with::<Account>();
+    let third = engines::start(3, &addresses, other_folder.path(), SHARDS, registry, Services::new());
+    nodes.push(third.await);
     let mut is_whole = false;
     for _ in 0..300 {
         let digests = nodes[0].cluster.digests().await;

@@ -1,22 +1,19 @@
 //! Durable timers over three engines: they outlive their leader and the whole cluster, and fire once.
 
+mod engines;
+
 use std::{
-    net::SocketAddr,
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use cluster::{
-    AskError, Cluster, Config, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry,
-    Request, RequestId, Services, SpanRecord, SpanSink, TraceContext,
-    config::{Limits, Member},
-    supervision::Policy,
+    AskError, Cluster, Context, Decision, Effect, Entity, EntityKey, Error, LocalBuilder, LocalCluster, Outcome,
+    ReadOptions, Registry, Services, SpanRecord, SpanSink, supervision::Policy,
 };
+use engines::request;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{service::Routes, transport::Server};
+use tokio::time::sleep;
 
 /// An alarm clock that takes note of each time it rings.
 struct Alarm;
@@ -107,71 +104,9 @@ impl Entity for Alarm {
     }
 }
 
-struct Node {
-    cluster: Cluster,
-    server: JoinHandle<()>,
-    end: oneshot::Sender<()>,
-}
-
-impl Node {
-    async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, spans: &Arc<Spans>, policy: Policy) -> Self {
-        let members = (1..)
-            .zip(addresses)
-            .map(|(id, address)| Member { id, address: *address })
-            .collect();
-        let config = Config {
-            node: number,
-            data: folder.join(number.to_string()),
-            members,
-            join: Vec::new(),
-            shards: 4,
-            replicas: 3,
-            limits: Limits {
-                checkpoint_interval_ms: 200,
-                idle_ms: 200,
-                ..Limits::default()
-            },
-        };
-        let registry = Registry::new().with_policy::<Alarm>(policy);
-        let services = Services::new().with_spans(Some(Arc::clone(spans) as Arc<dyn SpanSink>));
-        let cluster = Cluster::start(config, registry, services)
-            .await
-            .expect("the engine starts");
-        let listener = TcpListener::bind(addresses[usize::from(number) - 1])
-            .await
-            .expect("the port is free");
-        let routes = cluster.add_peer_service(Routes::default());
-        let (end, ending) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let ended = async { drop(ending.await) };
-            let server = Server::builder().add_routes(routes);
-            let served = server.serve_with_incoming_shutdown(incoming, ended);
-            served.await.expect("the server runs");
-        });
-        Self { cluster, server, end }
-    }
-
-    async fn stop(self) {
-        self.cluster.shutdown().await;
-        drop(self.end);
-        self.server.await.expect("no panic");
-    }
-}
-
-fn request(id: &str) -> Request {
-    Request {
-        trace: TraceContext::random(true),
-        ..Request::new(RequestId::new(id).expect("a request id"), Duration::from_secs(10))
-    }
-}
-
 struct Three {
-    folder: tempfile::TempDir,
-    addresses: Vec<SocketAddr>,
-    nodes: Vec<Option<Node>>,
+    nodes: LocalCluster,
     spans: Arc<Spans>,
-    policy: Policy,
 }
 
 /// Spans of all nodes.
@@ -190,45 +125,26 @@ impl Three {
     }
 
     async fn start_with(policy: Policy) -> Self {
-        let mut listeners = Vec::new();
-        for _ in 0..3 {
-            listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
-        }
-        let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
-        let addresses = listeners.iter().map(address).collect();
-        drop(listeners);
-        let folder = tempfile::tempdir().expect("a folder");
-        let nodes = vec![None, None, None];
-        let mut three = Self {
-            folder,
-            addresses,
-            nodes,
-            spans: Arc::default(),
-            policy,
-        };
-        three.start_all().await;
-        three
+        let spans: Arc<Spans> = Arc::default();
+        let sink = Arc::clone(&spans) as Arc<dyn SpanSink>;
+        let builder = LocalBuilder::new(Registry::new().with_policy::<Alarm>(policy))
+            .services(move |_| Services::new().with_spans(Some(Arc::clone(&sink))))
+            .limits(|_, limits| (limits.checkpoint_interval_ms, limits.idle_ms) = (200, 200));
+        let nodes = builder.start().await.expect("the engines start");
+        Self { nodes, spans }
     }
 
+    /// Starts all at the same time: no shard has a leader before most of them are up.
     async fn start_all(&mut self) {
-        for number in 1..=3 {
-            let node = Node::start(number, &self.addresses, self.folder.path(), &self.spans, self.policy).await;
-            self.nodes[usize::from(number) - 1] = Some(node);
-        }
-        for node in self.nodes.iter().flatten() {
-            node.cluster.ready(Duration::from_secs(20)).await.expect("ready");
-        }
+        self.nodes.restart_all().await.expect("the engines start");
     }
 
     async fn stop_all(&mut self) {
-        for node in self.nodes.iter_mut().filter_map(Option::take) {
-            node.stop().await;
-        }
+        self.nodes.stop_all().await;
     }
 
     fn any(&self) -> &Cluster {
-        let node = self.nodes.iter().flatten().next();
-        &node.expect("one is up").cluster
+        self.nodes.any()
     }
 
     async fn ask(&self, id: &str, command: Command) -> Result<u64, AskError<()>> {
@@ -280,7 +196,7 @@ async fn timers_fire_once_on_the_next_leader_and_those_that_were_cancelled_do_no
         three.ask(id, cancel).await.expect("cancelled");
     }
     // Each node leads some of the shards.
-    three.nodes[0].take().expect("it is up").stop().await;
+    three.nodes.kill(1).await;
     for id in &ids {
         let rung = three.rings(id, 2).await;
         let labels: Vec<_> = rung.iter().map(|rung| rung.label.as_str()).collect();
@@ -421,21 +337,27 @@ async fn people_see_which_timers_are_set_and_which_are_late() {
     three.ask("stuck", set("late", 0)).await.expect("set");
     sleep(Duration::from_millis(20)).await;
     due.sort_unstable();
-    for node in three.nodes.iter().flatten() {
-        let listed = node.cluster.timers(0).await;
+    for node in three.nodes.up() {
+        let listed = three.nodes.on(node).timers(0).await;
         assert!(listed.unavailable_shards.is_empty());
         let (late, later) = listed.timers.split_first().expect("timers");
         assert_eq!((late.entity.as_str(), late.name.as_str()), ("alarm/stuck", "late"));
         assert!(late.overdue_ms > 0, "{late:?}");
         assert_eq!(later.iter().map(|timer| timer.due_unix_ms).collect::<Vec<_>>(), due);
-        assert_eq!(node.cluster.timers(2).await.timers.len(), 2);
+        assert_eq!(three.nodes.on(node).timers(2).await.timers.len(), 2);
         let key = EntityKey::new("alarm", "e3").expect("a key");
-        let shown = node.cluster.show(&key, &request("show")).await.expect("shown").timers;
+        let shown = three
+            .nodes
+            .on(node)
+            .show(&key, &request("show"))
+            .await
+            .expect("shown")
+            .timers;
         assert_eq!(
             (shown.len(), shown[0].name.as_str(), shown[0].set_by_record),
             (1, "later", 1)
         );
-        let status = node.cluster.status().await;
+        let status = three.nodes.on(node).status().await;
         assert_eq!(status.shards.iter().map(|shard| shard.timers).sum::<u64>(), 7);
         let late: Vec<_> = status
             .shards

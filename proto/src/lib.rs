@@ -36,8 +36,18 @@ pub mod events {
         tonic::include_proto!("playhouse.events.v1");
     }
 }
+pub mod history {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.history.v1");
+    }
+}
 pub mod cluster {
     pub mod v1 {
         tonic::include_proto!("playhouse.cluster.v1");
+    }
+}
+pub mod schema {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.schema.v1");
     }
 }

@@ -31,6 +31,14 @@ const LIBRARIES: &[Library] = &[
         places: &["cluster/src/store/state.rs"],
     },
     Library {
+        name: "schemars::",
+        places: &["cluster/src/schema/derive.rs"],
+    },
+    Library {
+        name: "rmpv",
+        places: &["cluster/src/schema/stored.rs"],
+    },
+    Library {
         name: "ractor",
         places: &[
             "cluster/src/entity/activation.rs",
@@ -46,6 +54,7 @@ const LIBRARIES: &[Library] = &[
             // that make single calls to a peer and read their status.
             "cluster/src/transport",
             "cluster/src/cluster.rs",
+            "cluster/src/local",
             "cluster/src/engine/status.rs",
             "cluster/src/engine/supervision.rs",
             "cluster/src/membership",
@@ -181,6 +190,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("actors", &["cluster"]),
     ("node", &["proto", "cluster", "actors"]),
     ("examples", &["proto"]),
+    ("examples/own-entity", &["cluster"]),
 ];
 
 /// This folder names everything that it forbids.

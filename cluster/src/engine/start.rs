@@ -15,15 +15,25 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Engine, SNAPSHOTS, groups::Opened};
+use super::{Engine, SNAPSHOTS, audit::Auditor, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
-    config::Config,
+    codec,
+    config::{Config, NodeId},
     entity::Registry,
-    feed::group::Group,
-    membership::{Map, Roster, hello, join},
+    feed::group::{self, Group},
+    history::audit::{Audit, RETENTION},
+    membership::{
+        Map, Roster,
+        hello::{self, First},
+        join,
+    },
     replication::{Driver, Input, Settings, node_of},
+    schema::{
+        card::{CARD_BYTES_MAX, Card},
+        fleet::Fleet,
+    },
     service::Services,
     shard::{
         checkpointer, end_node, flusher,
@@ -34,7 +44,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{identity::Identity, log::Log, state::StateDb},
+    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
     supervision::dependency::Dependency,
     transport::links::Links,
 };
@@ -58,15 +68,26 @@ impl Engine {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
                 _ => {}
             }
+            let erasure = Erasure::open(&folder).map_err(|error| error.to_string())?;
             let log = Log::open(&folder.join("log")).map_err(|error| error.to_string())?;
             let db = StateDb::open(&folder.join("state")).map_err(|error| error.to_string())?;
-            Ok::<_, String>((identity, log, db))
+            Ok::<_, String>((identity, erasure, log, db))
         });
-        let (identity, log, db) = opened
+        let (identity, erasure, log, db) = opened
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
-        let (version, map) = first_map(&config, &identity).await?;
+        let fleet = Fleet::new(&registry);
+        let card_bytes = codec::encode(&**fleet.own()).len();
+        if card_bytes > CARD_BYTES_MAX {
+            return Err(StartError::Config(format!(
+                "the schemas of all kinds have {card_bytes} bytes together; at most {CARD_BYTES_MAX} are allowed"
+            )));
+        }
+        if let Some(reason) = fleet.own().obstacle(identity.map().1.floor.as_ref()) {
+            return Err(StartError::Schema(reason));
+        }
+        let (version, map) = first_map(&config, &identity, fleet.own()).await?;
         (config.shards, config.replicas) = (map.shards, map.copies);
         let mailbox = Arc::new(Mailbox::default());
         let links = Arc::new(Links::new(&config, &mailbox));
@@ -78,6 +99,10 @@ impl Engine {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
             subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
+            erasure: Arc::new(erasure),
+            auditor: Auditor::default(),
+            histories: Semaphore::new(super::history::HISTORIES_IN_FLIGHT_MAX),
+            fleet: Arc::new(fleet),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),
@@ -85,7 +110,9 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: registry.with::<Roster>().with::<Dependency>().with::<Group>(),
+            registry: (registry.with::<Roster>().with::<Dependency>().with::<Group>().with::<Audit>())
+                .with_retention::<Audit>(RETENTION)
+                .with_retention::<Group>(group::RETENTION),
             services,
             identity: Arc::new(identity),
             mailbox,
@@ -104,6 +131,7 @@ impl Engine {
             threads: Mutex::default(),
             tasks: Mutex::default(),
         });
+        engine.learn_builds(&engine.map());
         let beginning = tokio::spawn({
             let engine = Arc::clone(&engine);
             async move {
@@ -120,16 +148,24 @@ impl Engine {
 
     async fn begin(self: &Arc<Self>) -> Result<(), String> {
         let mut is_first = false;
-        if !self.identity.is_begun() {
-            is_first = hello::introduce_first(&self.identity, &self.links).await?;
-            if is_first {
+        let card = self.fleet.own();
+        if self.identity.is_begun() {
+            let said = self.map().members.get(&self.node()).and_then(|member| member.schema);
+            if said.is_some_and(|build| build != self.fleet.fingerprint()) {
+                hello::introduce_build(&self.identity, &self.links, card).await?;
+            }
+        } else {
+            if let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await? {
+                is_first = true;
+                self.begin_with(cards)?;
                 let held = self.begin_first_groups().map_err(|error| error.to_string())?;
                 self.identity.begin((0, self.map().as_ref().clone()), held)?;
             } else {
                 tracing::warn!("the data folder was lost: this node comes back with new replicas of its shards");
                 let seeds: Vec<SocketAddr> = self.config.members.iter().map(|member| member.address).collect();
-                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true).await?;
+                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true, card).await?;
                 self.identity.begin((version, map.clone()), BTreeMap::new())?;
+                self.learn_builds(&map);
                 self.map.send_replace(Arc::new((version, map)));
             }
         }
@@ -138,6 +174,27 @@ impl Engine {
         self.next_generation.store(newest + 1, Ordering::Relaxed);
         self.run(opened)
             .map_err(|error| format!("a thread cannot be started: {error}"))
+    }
+
+    /// All nodes of a new cluster know from the start what each of them can read.
+    fn begin_with(&self, cards: BTreeMap<NodeId, Arc<Card>>) -> Result<(), String> {
+        let own = self.fleet.own();
+        for (node, card) in &cards {
+            let (reads, is_read) = (own.obstacle_of(card), card.obstacle_of(own));
+            if let (Some(reason), Some(_)) = (reads, is_read) {
+                return Err(format!(
+                    "node {node} runs a build that cannot begin a cluster with this one: {reason}"
+                ));
+            }
+        }
+        let (version, mut map) = (self.map().version(), self.map().as_ref().clone());
+        map.announce(self.node(), own);
+        for (node, card) in cards {
+            map.announce(node, &card);
+        }
+        self.learn_builds(&map);
+        self.map.send_replace(Arc::new((version, map)));
+        Ok(())
     }
 
     fn run(self: &Arc<Self>, opened: Opened) -> std::io::Result<()> {
@@ -150,13 +207,14 @@ impl Engine {
             seed: self.identity.nonce(),
             life: rand::random(),
         };
-        let writes = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
+        let (writes, flusher) = flusher::spawn(Arc::clone(&self.log), Arc::clone(&self.mailbox), opened.generations)?;
         let (checkpoints, checkpointer) = checkpointer::spawn(checkpointer::Parts {
             replicas: Arc::clone(&self.replicas),
             registry: self.registry.clone(),
             limits: limits.clone(),
             db: Arc::clone(&self.db),
             log: Arc::clone(&self.log),
+            erasure: Arc::clone(&self.erasure),
             mailbox: Arc::clone(&self.mailbox),
             snapshots: self.snapshot_folder(),
         })?;
@@ -171,7 +229,8 @@ impl Engine {
             tick: self.config.tick(),
         })?;
         assert!(self.checkpoints.set(checkpoints).is_ok(), "an engine begins once");
-        self.threads.lock().extend([driver, checkpointer]);
+        // The flusher ends with the driver.
+        self.threads.lock().extend([driver, flusher, checkpointer]);
         self.has_begun.store(true, Ordering::Release);
         self.tasks.lock().extend([
             tokio::spawn(Arc::clone(self).do_tasks(queue)),
@@ -180,6 +239,8 @@ impl Engine {
             tokio::spawn(Arc::clone(self).keep_placing()),
             tokio::spawn(Arc::clone(self).keep_closing()),
             tokio::spawn(Arc::clone(self).keep_watching_itself()),
+            tokio::spawn(Arc::clone(self).keep_retention()),
+            tokio::spawn(Arc::clone(self).keep_audit()),
             tokio::spawn(Self::keep_looking(Arc::downgrade(self))),
             tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
@@ -195,18 +256,32 @@ impl Engine {
     /// Gives leaderships away, makes a last checkpoint, closes.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         self.hand_over().await;
+        let engine = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || engine.close(checkpointer::Request::Stop));
+        // A thread that panicked has ended the process already.
+        let _ = closed.await;
+    }
+
+    /// Ends at once and says nothing to anybody. Waits for its threads.
+    pub(crate) fn halt(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.close(checkpointer::Request::Halt);
+    }
+
+    fn close(&self, last: checkpointer::Request) {
         if self.stopping.send_replace(true) {
             return;
         }
         self.mailbox.send(Event::Stop);
         if let Some(checkpoints) = self.checkpoints.get() {
             // It ends by itself only when the node does.
-            let _ = checkpoints.send(checkpointer::Request::Stop);
+            let _ = checkpoints.send(last);
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        // A thread that panicked has ended the process already.
-        let _ = joined.await;
+        for thread in threads {
+            // One that panicked has ended the process already.
+            drop(thread.join());
+        }
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();
@@ -248,7 +323,7 @@ impl Engine {
 }
 
 /// The map that a node begins with: what it last saw, what a new cluster has, or what a running one tells who joins it.
-async fn first_map(config: &Config, identity: &Identity) -> Result<(u64, Map), StartError> {
+async fn first_map(config: &Config, identity: &Identity, card: &Card) -> Result<(u64, Map), StartError> {
     if identity.is_begun() {
         let (version, map) = identity.map();
         if config.join.is_empty() && map.shards != config.shards {
@@ -265,7 +340,7 @@ async fn first_map(config: &Config, identity: &Identity) -> Result<(u64, Map), S
         return Ok((0, Map::first(config)));
     }
     let own = config.address_of(config.node).expect("the configuration was checked");
-    let map = join::join(identity, own, &config.join, false)
+    let map = join::join(identity, own, &config.join, false, card)
         .await
         .map_err(StartError::Join)?;
     identity.begin(map.clone(), BTreeMap::new()).map_err(StartError::Data)?;

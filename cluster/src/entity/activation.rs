@@ -4,34 +4,30 @@
 //! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 pub(crate) use super::gate::{Answered, Delivered, ReadState};
 use super::{
-    Context, EntityKey, Outcome,
-    decision::EffectRequest,
+    EntityKey, Outcome,
+    decider::{self, Decider, Taken},
     envelope::Envelope,
     gate::{Gate, Pending},
-    kind::{Live, RawDecision, RawEffect},
+    kind::RawDecision,
     release::{ReleaseMessage, Releaser},
-    requests::KeptRequests,
-    timer,
 };
 use crate::{
     admission::Limit,
     codec,
     journal::{
-        Decided, EffectId, Firing, Lift, LoadedEntity, Record, StoredEffect, TimerRow,
-        keys::{Head, request_hash},
-        quarantine::{QuarantineRow, Quarantined, Stage},
-        timers,
+        EffectId, Firing, Record, TimerRow,
+        quarantine::{QuarantineRow, Quarantined},
     },
     shard::{mailbox::Event, replica::Replica, restart::Poison},
-    supervision::contain::{self, Fault},
+    supervision::contain::Fault,
     trace::TraceContext,
 };
 
@@ -56,6 +52,8 @@ pub(crate) enum Undelivered {
     Quarantined(String),
     /// Never to be done: the command was skipped while the entity was quarantined, for this reason.
     Skipped(String),
+    /// Not done: the entity is forgotten.
+    Forgotten(String),
 }
 
 /// A command on its way to an activation.
@@ -121,17 +119,9 @@ pub(super) const VOID: Ended = Ended(Undelivered::NotLeader);
 /// The live entity.
 pub(crate) struct Alive {
     pub(super) arguments: ActivationArguments,
-    /// Or why it could not be brought back.
-    pub(super) live: Result<Box<dyn Live>, Option<Fault>>,
-    pub(super) head: Head,
-    /// Its own name in its records, and the number of the last record it was loaded with.
-    activation: u64,
-    base: u64,
-    requests: KeptRequests,
+    pub(super) decider: Decider,
     /// It is quarantined: it decides nothing until that is lifted.
     pub(super) poison: Option<Arc<QuarantineRow>>,
-    /// Its timers, as of the last decision.
-    pub(super) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
 }
 
 impl Actor for Activation {
@@ -156,23 +146,19 @@ impl Actor for Activation {
                 });
             }
         };
-        let LoadedEntity {
-            head,
-            requests,
-            taken,
-            poison,
-            timers,
-            ..
-        } = loaded;
+        if let Some(tombstone) = &loaded.forgotten {
+            myself.drain()?;
+            return Ok(ActivationState::Ending {
+                gate: arguments.gate,
+                reason: Undelivered::Forgotten(tombstone.text()),
+            });
+        }
+        let poison = loaded.poison.clone();
+        let decider = Decider::new(arguments.key.clone(), rand::random(), loaded, live);
         Ok(ActivationState::Alive(Box::new(Alive {
             arguments,
-            live: live.map_err(Some),
-            head,
-            activation: rand::random(),
-            base: head.seq,
-            requests: KeptRequests::new(&requests, taken),
+            decider,
             poison,
-            timers,
         })))
     }
 
@@ -217,17 +203,12 @@ fn refuse(message: ActivationMessage, reason: Undelivered) {
     }
 }
 
-/// What is to be recorded.
+/// What is to be recorded, and who waits for it.
 pub(super) struct Proposal {
-    pub(super) decision: RawDecision,
-    pub(super) now_ms: u64,
-    pub(super) envelope: Envelope,
-    pub(super) command: Bytes,
-    pub(super) acknowledges: Option<EffectId>,
-    /// The firing that the command was, and the timer as it was before.
-    pub(super) fires: Option<(Firing, Arc<TimerRow>)>,
+    pub(super) taken: Taken,
     pub(super) callers: Vec<oneshot::Sender<Delivered>>,
-    pub(super) lift: Option<(Lift, Releaser)>,
+    /// Who has asked for the quarantine to be lifted, if it lifts one.
+    pub(super) releaser: Option<Releaser>,
 }
 
 impl Alive {
@@ -246,19 +227,20 @@ impl Alive {
     }
 
     fn read(&mut self, reader: oneshot::Sender<Result<ReadState, Undelivered>>) -> Result<(), Ended> {
-        let live = match &mut self.live {
-            Ok(live) => live,
+        let state = match self.decider.snapshot() {
+            Ok(state) => state,
             Err(fault) => {
-                let fault = fault
-                    .take()
-                    .expect("the activation ends with the first one who is told");
+                if let Some(refused) = self.excused(&fault) {
+                    drop(reader.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(reader.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 return Err(self.failed(fault, None));
             }
         };
         let state = ReadState {
-            head: self.head,
-            state: live.snapshot(),
+            head: self.decider.head(),
+            state,
         };
         let mut gate = self.arguments.gate.inner.lock();
         // Looked at under the lock that settling takes: a gate that broke meanwhile is empty, and the state is void.
@@ -274,11 +256,11 @@ impl Alive {
     }
 
     fn command(&mut self, message: CommandMessage) -> Result<(), Ended> {
-        let hash = request_hash(&message.envelope.request);
-        let Some(message) = self.answer_known(hash, message)? else {
+        let Some(message) = self.answer_known(message)? else {
             return Ok(());
         };
-        if let Some(refused) = self.quarantined().or_else(|| self.obstacle(&message)) {
+        let refused = self.quarantined().or_else(|| self.obstacle(&message));
+        if let Some(refused) = refused.or_else(|| self.foreign(&message)) {
             drop(message.reply.send(Err(refused)));
             return Ok(());
         }
@@ -300,14 +282,17 @@ impl Alive {
             drop(reply.send(Err(refused)));
             return Ok(());
         }
-        let Some(row) = self.timers.get(&firing.name).filter(|row| row.awaits(&firing)) else {
+        let Some(row) = self.decider.awaited(&firing) else {
             drop(reply.send(Ok(Answered {
                 reply: Ok(Bytes::new()),
                 index: self.arguments.replica.applied(),
             })));
             return Ok(());
         };
-        let row = Arc::clone(row);
+        if let Some(refused) = self.foreign_token(&row.token) {
+            drop(reply.send(Err(refused)));
+            return Ok(());
+        }
         let now_ms = self.arguments.replica.now_ms();
         let outcome = Outcome::Fired {
             due_ms: row.due_ms,
@@ -315,13 +300,12 @@ impl Alive {
         };
         let kind = self.arguments.replica.registry().get(&self.arguments.key.kind);
         let kind = kind.expect("a timer's kind is known where its entity is brought back");
-        let resumed = contain::run(Stage::Resume, || kind.resume(&row.token, outcome.clone()));
-        let command = match resumed {
+        let command = match decider::resume(&**kind, &row.token, &outcome) {
             Ok(command) => command,
             Err(fault) => {
                 drop(reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
-                    seq: self.head.seq + 1,
+                    seq: self.decider.head().seq + 1,
                     envelope: Envelope::new(firing.request(), trace),
                     command: codec::encode(&outcome),
                     acknowledges: None,
@@ -355,22 +339,37 @@ impl Alive {
                 Err(VOID)
             }
             Ok(decision) => {
-                self.propose(Proposal {
+                let decision = match self.restrained(decision) {
+                    Ok(decision) => decision,
+                    Err(refused) => {
+                        drop(message.reply.send(Err(refused)));
+                        return Err(self.void());
+                    }
+                };
+                let taken = Taken {
                     decision,
                     now_ms,
                     envelope: message.envelope,
                     command: message.command,
                     acknowledges: message.acknowledges,
                     fires,
-                    callers: vec![message.reply],
                     lift: None,
+                };
+                self.propose(Proposal {
+                    taken,
+                    callers: vec![message.reply],
+                    releaser: None,
                 });
                 Ok(())
             }
             Err(fault) => {
+                if let Some(refused) = self.excused(&fault) {
+                    drop(message.reply.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(message.reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
-                    seq: self.head.seq + 1,
+                    seq: self.decider.head().seq + 1,
                     envelope: message.envelope,
                     command: message.command,
                     acknowledges: message.acknowledges,
@@ -381,41 +380,14 @@ impl Alive {
         }
     }
 
-    /// Whether a decision sets timers for which its shard has no room.
-    pub(super) fn lacks_timers(&self, effects: &[RawEffect]) -> bool {
-        let is_new = |effect: &RawEffect| match &effect.request {
-            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
-            _ => false,
-        };
-        effects.iter().any(is_new) && self.arguments.replica.has_all_timers()
-    }
-
     /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
     pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, trace: &TraceContext) -> Result<RawDecision, Fault> {
-        let live = match &mut self.live {
-            Ok(live) => live,
-            Err(fault) => {
-                return Err(fault
-                    .take()
-                    .expect("the activation ends with the first one who is told"));
-            }
-        };
-        let context = Context {
-            key: self.arguments.key.clone(),
-            version: self.head.version,
-            now_ms,
-        };
-        let mut span = self
-            .arguments
-            .replica
+        let ActivationArguments { key, replica, .. } = &self.arguments;
+        let mut span = replica
             .spans()
             .begin("decide", trace)
-            .with("entity", || self.arguments.key.to_string());
-        let decided = contain::run(Stage::Decide, || live.decide(command, &context)).and_then(|decision| {
-            let requests = decision.effects.iter().map(|effect| &effect.request);
-            timer::check(requests, &self.timers).map_err(|error| Fault::refused(Stage::Decide, &error))?;
-            Ok(decision)
-        });
+            .with("entity", || key.to_string());
+        let decided = self.decider.decide(command, now_ms);
         if let Err(fault) = &decided {
             span.fail(&fault.reason);
         }
@@ -433,64 +405,29 @@ impl Alive {
 
     /// Hands a decision to the shard; whoever waits for it hears of it when it is committed.
     pub(super) fn propose(&mut self, proposal: Proposal) {
-        let Proposal { decision, envelope, .. } = proposal;
-        self.head = Head {
-            seq: self.head.seq + 1,
-            version: self.head.version + decision.events.len() as u64,
-            activation: self.activation,
-        };
-        let hash = request_hash(&envelope.request);
-        self.requests.insert(envelope.origin.as_deref(), hash, self.head.seq);
-        let (lift, releaser) = proposal.lift.unzip();
-        let answer = match lift.as_ref().and_then(|lift: &Lift| lift.skipped.clone()) {
-            Some(reason) => Err(Undelivered::Skipped(reason)),
-            None => Ok(decision.reply.clone()),
-        };
-        let (fires, fired) = proposal.fires.unzip();
-        let decided = Decided {
-            entity: self.arguments.key.clone(),
-            seq: self.head.seq,
-            activation: self.activation,
-            base: self.base,
-            request: envelope.request.clone(),
-            at_ms: proposal.now_ms,
-            trace: envelope.trace,
-            command: proposal.command,
-            reply: decision.reply,
-            events: decision.events,
-            effects: decision
-                .effects
-                .into_iter()
-                .map(|effect| StoredEffect {
-                    request: effect.request,
-                    token: effect.token,
-                })
-                .collect(),
-            acknowledges: proposal.acknowledges.into_iter().collect(),
-            fires,
-            lift: lift.map(Box::new),
-            fingerprint: envelope.fingerprint,
-            chain: envelope.chain.as_deref().cloned(),
-            origin: envelope.origin.as_deref().cloned(),
-        };
-        for (name, row) in timers::changes(&decided, fired.as_deref()) {
-            match row {
-                Some(row) => drop(self.timers.insert(name, row)),
-                None => drop(self.timers.remove(&name)),
-            }
-        }
-        let record = Record::Decided(decided);
-        self.arguments.gate.inner.lock().pending.push_back(Pending {
-            seq: self.head.seq,
-            request: envelope.request,
-            fingerprint: envelope.fingerprint,
-            answer,
+        let Proposal {
+            taken,
+            callers,
             releaser,
-            callers: proposal.callers,
+        } = proposal;
+        let skipped = taken.lift.as_ref().and_then(|lift| lift.skipped.clone());
+        let decided = self.decider.record(taken);
+        let (seq, trace) = (decided.seq, decided.trace);
+        self.arguments.gate.inner.lock().pending.push_back(Pending {
+            seq,
+            request: decided.request.clone(),
+            fingerprint: decided.fingerprint,
+            answer: match skipped {
+                Some(reason) => Err(Undelivered::Skipped(reason)),
+                None => Ok(decided.reply.clone()),
+            },
+            releaser,
+            callers,
             readers: Vec::new(),
         });
-        let commit = self.arguments.replica.spans().begin("commit", &envelope.trace);
-        let on_fate = self.arguments.gate.on_fate(self.head.seq, commit);
+        let record = Record::Decided(decided);
+        let commit = self.arguments.replica.spans().begin("commit", &trace);
+        let on_fate = self.arguments.gate.on_fate(seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),
             term: self.arguments.term,
@@ -499,37 +436,10 @@ impl Alive {
         });
     }
 
-    /// Why a command that was not seen before is not to be decided, if there is a reason.
-    fn obstacle(&mut self, message: &CommandMessage) -> Option<Undelivered> {
-        let envelope = &message.envelope;
-        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Some(Undelivered::Expired);
-        }
-        if let Some(effect) = &message.acknowledges {
-            // Its record has acknowledged the effect already: whoever brings it again does not know.
-            let is_open = self.arguments.replica.state().outbox().contains_key(effect);
-            return (!is_open).then_some(Undelivered::NotLeader);
-        }
-        if let Some(origin) = &envelope.origin {
-            let taken = self.requests.taken();
-            taken.learn(origin);
-            if taken.is_settled(origin) {
-                let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
-                return Some(Undelivered::Failed(reason));
-            }
-            // The oldest of those that are open are taken even then: nothing is settled before they are.
-            let is_oldest = origin.born == origin.floor || origin.holes.contains(&origin.born);
-            if taken.len() >= self.arguments.replica.limits().effect_requests_max && !is_oldest {
-                return Some(Undelivered::Overloaded(Limit::EffectRequests));
-            }
-        }
-        None
-    }
-
     /// Answers a request that was taken before with what it was answered then.
-    fn answer_known(&mut self, hash: u64, message: CommandMessage) -> Result<Option<CommandMessage>, Ended> {
+    fn answer_known(&mut self, message: CommandMessage) -> Result<Option<CommandMessage>, Ended> {
         let envelope = &message.envelope;
-        let Some(seq) = self.requests.get(envelope.origin.as_deref(), hash) else {
+        let Some(seq) = self.decider.known(envelope) else {
             return Ok(Some(message));
         };
         let is_other = |known: u64| known != 0 && envelope.fingerprint != 0 && known != envelope.fingerprint;

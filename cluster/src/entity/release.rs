@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Outcome, RequestId,
     activation::{Alive, Ended, Proposal, Undelivered, VOID},
+    decider::Taken,
     envelope::Envelope,
     kind::RawDecision,
 };
@@ -106,7 +107,7 @@ impl Alive {
             },
         };
         let fires = poison.fires.clone().and_then(|firing| {
-            let row = self.timers.get(&firing.name).cloned()?;
+            let row = self.decider.timers().get(&firing.name).cloned()?;
             Some((firing, row))
         });
         match decision {
@@ -116,6 +117,17 @@ impl Alive {
                 Err(VOID)
             }
             Ok(decision) => {
+                let restrained = match how {
+                    Release::Skip => Ok(decision),
+                    Release::Retry => self.restrained(decision),
+                };
+                let decision = match restrained {
+                    Ok(decision) => decision,
+                    Err(refused) => {
+                        let _ = reply.send(Err(refused));
+                        return Err(self.void());
+                    }
+                };
                 let skipped = (how == Release::Skip).then(|| poison.reason.clone());
                 let lift = Lift {
                     by,
@@ -123,20 +135,25 @@ impl Alive {
                     skipped,
                 };
                 self.poison = None;
-                self.propose(Proposal {
+                let taken = Taken {
                     decision,
                     now_ms,
                     envelope: Envelope {
                         fingerprint: poison.fingerprint,
                         chain: poison.chain.map(Arc::new),
                         origin: poison.origin.map(Arc::new),
+                        asked_by: poison.asked_by,
                         ..Envelope::new(poison.request, poison.trace)
                     },
                     command,
                     acknowledges: poison.acknowledges,
                     fires,
+                    lift: Some(lift),
+                };
+                self.propose(Proposal {
+                    taken,
                     callers: Vec::new(),
-                    lift: Some((lift, Releaser(reply))),
+                    releaser: Some(Releaser(reply)),
                 });
                 Ok(())
             }
@@ -159,7 +176,10 @@ impl Alive {
             .acknowledges
             .as_ref()
             .and_then(|id| replica.state().outbox().get(id).cloned());
-        let timer = poison.fires.as_ref().and_then(|firing| self.timers.get(&firing.name));
+        let timer = poison
+            .fires
+            .as_ref()
+            .and_then(|firing| self.decider.timers().get(&firing.name));
         let token = row
             .and_then(|row| row.effect.token.clone())
             .or_else(|| timer.map(|row| row.token.clone()))
@@ -200,7 +220,7 @@ impl Alive {
     ) {
         let reason = fault.reason.clone();
         let record = Record::Quarantined(Box::new(Quarantined {
-            seq: self.head.seq + 1,
+            seq: self.decider.head().seq + 1,
             reason: reason.clone(),
             at_ms: now_ms,
             retry: Some(by),

@@ -35,6 +35,7 @@
 //!
 //! [`golden`] runs the same thing from text files that read like a trace.
 
+mod expect;
 mod golden;
 
 use std::{
@@ -49,9 +50,12 @@ use super::{Context, Decision, Effect, Entity, EntityKey, Outcome, decision::Eff
 use crate::{
     codec,
     journal::{TimerRow, timers},
+    schema::{Part, versioned},
     trace::TraceContext,
 };
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use golden::effect as effect_text;
 pub use golden::golden;
 
 /// The clock of a script starts here and moves by one with each command.
@@ -115,9 +119,10 @@ impl<E: Entity> Sent<E> {
 /// Reads a recorded command to an entity of kind `T`: its id and the command. `None` when it is meant for another kind.
 pub fn command_of<T: Entity>(request: &EffectRequest) -> Option<(String, T::Command)> {
     match request {
-        EffectRequest::Command { to, command } if &*to.kind == T::KIND => {
-            Some((to.id.to_string(), codec::decode(command).ok()?))
-        }
+        EffectRequest::Command { to, command } if &*to.kind == T::KIND => Some((
+            to.id.to_string(),
+            versioned::decode::<T, _>(Part::Command, command).ok()?,
+        )),
         _ => None,
     }
 }
@@ -265,7 +270,7 @@ impl<E: Entity> Script<E> {
     }
 
     /// The last command was accepted with exactly these events.
-    #[must_use]
+    #[allow(clippy::return_self_not_must_use, reason = "a check is a statement as well")]
     pub fn then_events(self, events: impl IntoIterator<Item = E::Event>) -> Self {
         same(
             "events",
@@ -276,14 +281,14 @@ impl<E: Entity> Script<E> {
     }
 
     /// The last command was accepted with this reply.
-    #[must_use]
+    #[allow(clippy::return_self_not_must_use, reason = "a check is a statement as well")]
     pub fn then_reply(self, reply: E::Reply) -> Self {
         same("reply", &self.decided().reply, &Some(reply));
         self
     }
 
     /// The last command was refused like this.
-    #[must_use]
+    #[allow(clippy::return_self_not_must_use, reason = "a check is a statement as well")]
     #[allow(clippy::needless_pass_by_value, reason = "scripts read better without references")]
     pub fn then_rejected(self, rejection: E::Rejection) -> Self {
         match &self.last {
@@ -297,7 +302,7 @@ impl<E: Entity> Script<E> {
     }
 
     /// The last command was accepted and wants nothing done.
-    #[must_use]
+    #[allow(clippy::return_self_not_must_use, reason = "a check is a statement as well")]
     pub fn then_no_effects(self) -> Self {
         let effects = self.effects();
         assert!(effects.is_empty(), "expected no effects, but there are: {effects:#?}");

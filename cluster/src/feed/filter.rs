@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::group::Group;
 use crate::{
     entity::{Entity as _, EntityKey},
+    history::audit::Audit,
     membership::Roster,
     supervision::dependency::Dependency,
 };
@@ -77,7 +78,7 @@ impl FeedFilter {
 
 /// Whether a kind is one of the engine's own, which nobody gets who does not ask for it by name.
 pub(crate) fn is_own(kind: &str) -> bool {
-    [Roster::KIND, Dependency::KIND, Group::KIND].contains(&kind)
+    [Roster::KIND, Dependency::KIND, Group::KIND, Audit::KIND].contains(&kind)
 }
 
 #[cfg(test)]

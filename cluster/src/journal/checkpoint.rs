@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    Decided, TakenEffects, feed,
+    Decided, TakenEffects, feed, forget,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
-    shard::{is_unwritten, read_row},
+    rebuild,
+    shard::{is_unwritten, read_row, stored_history},
     tail::{Tail, TailEntity},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     supervision::contain::contain,
 };
 
-/// Bytes of commands and events in one history row of more than one record.
+/// Bytes of commands, events and effects in one history row of more than one record.
 const HISTORY_ROW_BYTES_MAX: usize = 64 << 10;
 /// Blocks of requests that are kept for one entity.
 const REQUEST_BLOCKS_MAX: u64 = (REQUESTS_KEPT_MAX / REQUEST_BLOCK_LEN) as u64;
@@ -29,9 +30,19 @@ pub(crate) fn batch(
 ) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for (key, entity) in &tail.entities {
-        let row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
-        if is_unwritten(&row, entity) {
-            let row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        if let Some(tombstone) = &entity.forgotten {
+            forget::erase(store, key, entity.head, tombstone, &mut batch)?;
+            continue;
+        }
+        let mut row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
+        let is_unwritten = is_unwritten(&row, entity);
+        if is_unwritten {
+            row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        }
+        if let Some(base) = &entity.base {
+            forget::trim_rows(store, key, &mut row, base, &mut batch)?;
+        }
+        if is_unwritten || entity.base.is_some() {
             batch.put(keys::entity(key), keys::encode(&row));
         }
     }
@@ -67,11 +78,13 @@ fn write_entity(
     requests_kept_ms: u64,
     batch: &mut Batch,
 ) -> Result<EntityRow, StoreError> {
-    for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
+    let base = entity.base.as_ref().map_or(0, |base| base.seq);
+    let kept = entity.records.partition_point(|record| record.seq <= base);
+    for records in entity.records[kept..].chunks(HISTORY_ROW_LEN_MAX) {
         let mut row: Vec<Decided> = Vec::new();
         let mut bytes = 0;
         for record in records {
-            let size = record.command.len() + record.events.iter().map(bytes::Bytes::len).sum::<usize>();
+            let size = record.bytes();
             if bytes + size > HISTORY_ROW_BYTES_MAX && !row.is_empty() {
                 batch.put(keys::history(key, row[0].seq), keys::encode(&row));
                 row.clear();
@@ -90,7 +103,7 @@ fn write_entity(
     entity.records.iter().for_each(|record| note_effect(&mut taken, record));
     (row.senders, row.effects) = taken.stored();
     seal_requests(store, key, &mut row, requests_kept_ms, batch)?;
-    match snapshot(registry, key, &row, &entity.records) {
+    match snapshot(store, registry, key, &row, &entity.records) {
         Ok(snapshot) => {
             row.snapshot = Some(snapshot);
             row.snapshot_version = entity.head.version;
@@ -108,7 +121,7 @@ fn write_entity(
     Ok(row)
 }
 
-/// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
+/// What history keeps of a record: all that a later build needs to decide it again and to compare.
 pub(crate) fn for_history(record: &Decided) -> Decided {
     Decided {
         entity: record.entity.clone(),
@@ -121,14 +134,16 @@ pub(crate) fn for_history(record: &Decided) -> Decided {
         command: record.command.clone(),
         reply: record.reply.clone(),
         events: record.events.clone(),
-        effects: Vec::new(),
-        acknowledges: Vec::new(),
+        effects: record.effects.clone(),
+        acknowledges: record.acknowledges.clone(),
         fires: record.fires.clone(),
         lift: record.lift.clone(),
         fingerprint: record.fingerprint,
         // Of use only while the record's effects are under way, and while it may come again: both are kept elsewhere.
         chain: None,
         origin: None,
+        asked_by: record.asked_by.clone(),
+        keeps_effects: true,
     }
 }
 
@@ -182,18 +197,37 @@ fn seal_requests(
     Ok(())
 }
 
+/// The state after a tail's records. It is made of the last snapshot where that is what this build would have made, and else
+/// of all events: a build that knows less must not take a field away from one that knows more.
 fn snapshot(
+    store: &dyn StateStore,
     registry: &Registry,
     key: &EntityKey,
     row: &EntityRow,
     records: &[Arc<Decided>],
 ) -> Result<bytes::Bytes, String> {
-    if row.snapshot_version < row.head.version {
-        return Err("an earlier state could not be made".to_owned());
-    }
     let kind = registry.get(&key.kind).ok_or("this build does not know the kind")?;
+    let is_current = row.snapshot_version == row.head.version;
+    let is_trusted = row.snapshot.as_deref().is_none_or(|snapshot| kind.trusts(snapshot));
     contain(|| {
-        let mut live = kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?;
+        let rebuilt = if is_current && is_trusted {
+            None
+        } else {
+            let history = stored_history(store, key, 1).map_err(|error| error.to_string())?;
+            let mut history: Vec<_> = history.into_iter().map(Arc::new).collect();
+            history.retain(|record| record.seq <= row.head.seq);
+            rebuild::from_all(&**kind, &history, row.head.version)
+        };
+        let mut live = match rebuilt {
+            Some(rebuilt) => rebuilt.map_err(|error| error.to_string())?,
+            None if !is_current => return Err("an earlier state could not be made".to_owned()),
+            None if !is_trusted && !rebuild::keeps_all(&**kind, row.snapshot.as_deref().unwrap_or_default()) => {
+                return Err(
+                    "another build's state holds what this one does not know, and history is not whole".to_owned(),
+                );
+            }
+            None => kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?,
+        };
         for event in records.iter().flat_map(|record| &record.events) {
             live.evolve(event).map_err(|error| error.to_string())?;
         }

@@ -9,6 +9,7 @@
 //! | outbox | `o` effect id | [`OutboxRow`](super::OutboxRow) |
 //! | timer | `t` kind 0 id 0 name | [`TimerKey`] and [`TimerRow`](super::TimerRow) |
 //! | feed | `f` index (8 bytes, big endian) place (4 bytes, big endian) | a [`FeedRow`](super::feed::rows::FeedRow) that begins there |
+//! | base | `b` kind 0 id | the [`Base`](crate::history::Base) of an entity whose first records are gone |
 //! | quarantine | `x` kind 0 id | the [`EntityKey`] and its [`QuarantineRow`](super::quarantine::QuarantineRow) |
 //!
 //! Ids contain no control characters, so a zero byte always ends one. Values are MessagePack; the store adds a checksum.
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    EffectId, TimerKey,
+    EffectId, TimerKey, Tombstone,
     feed::Position,
     senders::{KeptEffect, Sender},
 };
@@ -74,6 +75,9 @@ pub(crate) struct EntityRow {
     /// and the effects it has taken that are not.
     #[serde(default)]
     pub(crate) effects: Vec<KeptEffect>,
+    /// It is forgotten: nothing else of this row is left but the head.
+    #[serde(default)]
+    pub(crate) forgotten: Option<Box<Tombstone>>,
 }
 
 /// How far an entity has come.
@@ -85,6 +89,24 @@ pub(crate) struct Head {
     pub(crate) version: u64,
     /// The activation that decided the last record.
     pub(crate) activation: u64,
+}
+
+impl Head {
+    /// In the place of an activation, where the entity is forgotten.
+    const FORGOTTEN: u64 = u64::MAX;
+
+    /// The same, of one that is forgotten from now on.
+    pub(super) fn forgotten(self) -> Self {
+        Self {
+            activation: Self::FORGOTTEN,
+            ..self
+        }
+    }
+
+    /// Whether it is that of a forgotten entity.
+    pub(super) fn is_of_forgotten(self) -> bool {
+        self.activation == Self::FORGOTTEN
+    }
 }
 
 /// A request that was answered: where to find its reply.
@@ -155,6 +177,30 @@ pub(crate) fn timer(timer: &TimerKey) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(timer.name.as_bytes());
     key
+}
+
+/// What all timers of an entity begin with.
+pub(crate) fn timers_of(key: &EntityKey) -> Vec<u8> {
+    let mut prefix = row(b't', key);
+    prefix.push(0);
+    prefix
+}
+
+/// What all open effects of an entity begin with.
+pub(crate) fn outbox_of(key: &EntityKey) -> Vec<u8> {
+    format!("o{key}#").into_bytes()
+}
+
+/// Where an entity's kept history begins.
+pub(crate) fn base(key: &EntityKey) -> Vec<u8> {
+    row(b'b', key)
+}
+
+/// What all blocks of requests of an entity begin with.
+pub(crate) fn requests_of(key: &EntityKey) -> Vec<u8> {
+    let mut prefix = row(b'q', key);
+    prefix.push(0);
+    prefix
 }
 
 pub(crate) fn quarantine(key: &EntityKey) -> Vec<u8> {
@@ -235,6 +281,9 @@ mod tests {
         let position = Position { index: 258, place: 3 };
         assert_eq!(feed(position), b"f\0\0\0\0\0\0\x01\x02\0\0\0\x03");
         assert_eq!(feed_position(&feed(position)), Some(position));
+        assert_eq!(base(&key), b"border\0a/b");
+        assert!(timer(&timer_key).starts_with(&timers_of(&key)) && outbox(&effect).starts_with(&outbox_of(&key)));
+        assert!(requests(&key, 1).starts_with(&requests_of(&key)));
         assert_eq!(entity_of(&entity(&key)), Some(key));
     }
 

@@ -193,7 +193,7 @@ impl Timers {
         self.by_due.first().map(|(due_ms, _)| *due_ms)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn all(&self) -> &BTreeMap<TimerKey, Arc<TimerRow>> {
         &self.by_key
     }

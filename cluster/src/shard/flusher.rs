@@ -20,9 +20,9 @@ pub(crate) fn spawn(
     log: Arc<Log>,
     mailbox: Arc<Mailbox>,
     generations: HashMap<u32, u64>,
-) -> std::io::Result<mpsc::Sender<Write>> {
+) -> std::io::Result<(mpsc::Sender<Write>, thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel::<Write>();
-    thread::Builder::new().name("flusher".into()).spawn(move || {
+    let join = thread::Builder::new().name("flusher".into()).spawn(move || {
         let mut flusher = Flusher { log, generations };
         while let Ok(first) = receiver.recv() {
             let writes: Vec<Write> = std::iter::once(first).chain(receiver.try_iter()).collect();
@@ -33,7 +33,7 @@ pub(crate) fn spawn(
             mailbox.send(Event::Input(Input::Written(last)));
         }
     })?;
-    Ok(sender)
+    Ok((sender, join))
 }
 
 struct Flusher {

@@ -41,15 +41,12 @@ use crate::{
         kind::Live,
     },
     feed::FeedSource,
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
     replication::{Members, Role},
+    schema::fleet::Fleet,
     spans::Spans,
     store::{StoreError, state::StateDb},
-    supervision::{
-        breaker::Pass,
-        contain::{self, Fault},
-        failures::Failures,
-    },
+    supervision::{breaker::Pass, contain::Fault, failures::Failures},
     token::VersionToken,
 };
 
@@ -79,6 +76,7 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spans: Spans,
     pub(crate) live: Arc<LiveEntities>,
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 /// One shard on this node.
@@ -237,7 +235,15 @@ impl Replica {
                 }
             }
         }
-        if let Some(leadership) = &*self.leadership.lock() {
+        if let Some(leadership) = &mut *self.leadership.lock() {
+            // What is live of a forgotten entity must answer nobody any more.
+            for handle in applied
+                .forgotten
+                .iter()
+                .filter_map(|key| leadership.population.remove(key))
+            {
+                handle.actor.stop(Some("forgotten".to_owned()));
+            }
             for effect in applied.effects {
                 // The receiver ends only with the leadership; its successor finds the effect in the outbox.
                 let _ = leadership.effects.send(effect);
@@ -506,31 +512,10 @@ impl Replica {
         })
     }
 
-    /// An open effect, and what goes with it to the entity that it is sent to.
-    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
-        let state = self.state.lock();
-        let row = Arc::clone(state.outbox().get(id)?);
-        let origin = state.origin_of(self.shard, &row);
-        Some((row, origin))
-    }
-
     /// What is needed to bring an entity to life.
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
         let loading = self.state.lock().begin_load(key);
         loading.finish()
-    }
-
-    /// The live form of a loaded entity; or why its code cannot make one.
-    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
-        let kind = self.surroundings.registry.get(&key.kind);
-        let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
-        contain::run(Stage::Revive, || {
-            let mut live = kind.load(loaded.snapshot.as_deref())?;
-            for event in &loaded.events {
-                live.evolve(event)?;
-            }
-            Ok(live)
-        })
     }
 
     /// The record that answered a request.

@@ -7,22 +7,21 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{clients::Ask, tally::TallyState, world::World};
+use super::{tally::TallyState, world::World};
 use crate::{
     codec,
     config::NodeId,
-    entity::{Context, EntityKey, RequestId, kind::Live},
-    journal::{
-        Decided, Firing, Record, Reply, StoredEffect, TimerKey, TimerRow,
-        keys::{Head, request_hash},
-        timers,
+    entity::{
+        EntityKey, RequestId,
+        decider::{Decider, Taken, revive},
+        envelope::Envelope,
     },
+    journal::{EffectId, Firing, Record, Reply, TimerKey, TimerRow},
     replication::{Failure, Input, Role},
     shard::schedule::Schedule,
-    trace::TraceContext,
 };
 
-/// What a client hears.
+/// What whoever asked hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Delivered {
     /// The reply to a command.
@@ -31,6 +30,8 @@ pub(super) enum Delivered {
     Read(u64),
     NotLeader(Option<NodeId>),
     Unknown,
+    /// Not taken, for this reason: try again.
+    Refused(&'static str),
 }
 
 impl Delivered {
@@ -39,13 +40,28 @@ impl Delivered {
         match self {
             Self::Reply(Ok(bytes) | Err(bytes)) => codec::decode(bytes).ok(),
             Self::Read(count) => Some(*count),
-            Self::NotLeader(_) | Self::Unknown => None,
+            Self::NotLeader(_) | Self::Unknown | Self::Refused(_) => None,
         }
     }
 }
 
-/// A client's attempt.
-pub(super) type Caller = (u64, u32);
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A client, with an attempt of an operation.
+    Client { op: u64, attempt: u32 },
+    /// A node in one of its lives, which carries an effect out under this number.
+    Outbox { node: NodeId, life: u64, number: u64 },
+}
+
+/// Who waits for the fate of a proposal.
+pub(super) enum Waits {
+    Nobody,
+    /// A gate, for this record.
+    Gate(u64, u64),
+    /// The outbox of a leader, in this group and term, for the acknowledgement of an effect.
+    Outbox(u32, u64, EffectId),
+}
 
 /// Records of an entity that are on their way.
 #[derive(Default)]
@@ -67,9 +83,11 @@ struct Pending {
 
 /// A command to decide.
 pub(super) struct Work {
-    pub(super) request: RequestId,
+    pub(super) envelope: Envelope,
     pub(super) command: Bytes,
     pub(super) caller: Option<Caller>,
+    /// The effect whose outcome it is.
+    pub(super) acknowledges: Option<EffectId>,
     /// The timer that the leader fires with it.
     pub(super) firing: Option<(TimerKey, Firing)>,
     /// What the record says that it fires.
@@ -88,12 +106,17 @@ pub(super) struct Leadership {
 /// A live entity.
 pub(super) struct Activation {
     gate: u64,
-    name: u64,
-    base: u64,
-    live: Box<dyn Live>,
-    head: Head,
-    requests: BTreeMap<u64, u64>,
-    pub(super) timers: BTreeMap<Arc<str>, Arc<TimerRow>>,
+    pub(super) decider: Decider,
+}
+
+/// A command on its way to an entity.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) key: EntityKey,
+    pub(super) group: u32,
+    pub(super) envelope: Envelope,
+    pub(super) command: Bytes,
+    pub(super) acknowledges: Option<EffectId>,
 }
 
 impl World {
@@ -118,47 +141,64 @@ impl World {
                 activations: BTreeMap::new(),
             });
             self.count("leaderships", 1);
+            self.outbox_begins(node, &role);
         }
     }
 
     /// Gives a command to its entity.
-    pub(super) fn command(&mut self, node: NodeId, caller: Caller, key: &EntityKey, group: u32, ask: &Ask) {
+    pub(super) fn command(&mut self, node: NodeId, caller: Caller, message: Message) {
         let (no_deduplication, early) = (self.flaws.no_deduplication, self.flaws.answer_before_commit);
-        let request = ask.request();
-        let Some((term, it)) = self.activation(node, group, key) else {
+        let Message { key, group, .. } = &message;
+        let (key, group) = (key.clone(), *group);
+        let Some((term, mut it)) = self.activation(node, group, &key) else {
             return self.not_leader(node, group, caller);
         };
-        let hash = request_hash(&request);
-        let known = it.requests.get(&hash).copied().filter(|_| !no_deduplication);
+        let request = &message.envelope.request;
+        let known = it.decider.known(&message.envelope).filter(|_| !no_deduplication);
         let run = self.node(node).running();
         if let Some(seq) = known {
             let gate = run.gates.get_mut(&it.gate).expect("gates are kept");
             let pending = gate.pending.iter_mut().find(|pending| pending.seq == seq);
-            if let Some(pending) = pending.filter(|pending| pending.request == request) {
+            if let Some(pending) = pending.filter(|pending| pending.request == *request) {
                 pending.callers.push(caller);
-                return self.put_back(node, group, key, it);
+                return self.put_back(node, group, &key, it);
             }
-            let record = self.replica(node, group).shard.record_of(key, seq, &request);
+            let record = self.replica(node, group).shard.record_of(&key, seq, request);
             if let Some(record) = record.expect("the rows can be read") {
-                self.put_back(node, group, key, it);
+                self.put_back(node, group, &key, it);
                 self.count("answered again", 1);
                 return self.answer(node, caller, Delivered::Reply(record.reply.clone()));
             }
         }
+        if let Some(reason) = self.obstacle(node, &message, &mut it) {
+            self.put_back(node, group, &key, it);
+            return self.answer(node, caller, Delivered::Refused(reason));
+        }
         let work = Work {
-            request,
-            command: ask.command(),
+            envelope: message.envelope,
+            command: message.command,
             caller: Some(caller).filter(|_| !early),
+            acknowledges: message.acknowledges,
             firing: None,
             fires: None,
         };
-        let reply = self.decide(node, group, term, key, it, work);
-        if early {
+        let reply = self.decide(node, group, term, &key, it, work);
+        if let (true, Some(reply)) = (early, reply) {
             self.answer(node, caller, Delivered::Reply(reply));
         }
     }
 
-    /// Decides a command and proposes the record of it; gives the reply.
+    /// Why a command that was not seen before is not to be decided, if there is a reason.
+    fn obstacle(&mut self, node: NodeId, message: &Message, it: &mut Activation) -> Option<&'static str> {
+        if let Some(effect) = &message.acknowledges {
+            let is_open = self.replica(node, message.group).shard.outbox().contains_key(effect);
+            return (!is_open).then_some("acknowledged already");
+        }
+        let untaken = it.decider.untaken(&message.envelope, usize::MAX);
+        untaken.map(|_| "an echo of what was acknowledged before")
+    }
+
+    /// Decides a command and proposes the record of it; gives the reply. `None` where the entity's own code fails.
     pub(super) fn decide(
         &mut self,
         node: NodeId,
@@ -167,82 +207,44 @@ impl World {
         key: &EntityKey,
         mut it: Activation,
         work: Work,
-    ) -> Reply {
+    ) -> Option<Reply> {
         let now_ms = self.clock(node);
-        let Work {
-            request,
-            command,
-            caller,
-            firing,
-            fires,
-        } = work;
-        let context = Context {
-            key: key.clone(),
-            version: it.head.version,
-            now_ms,
-        };
-        let decision = it.live.decide(&command, &context).expect("the command can be read");
-        it.head = Head {
-            seq: it.head.seq + 1,
-            version: it.head.version + decision.events.len() as u64,
-            activation: it.name,
-        };
-        it.requests.insert(request_hash(&request), it.head.seq);
-        let (fires, fired) = fires.unzip();
-        let decided = Decided {
-            entity: key.clone(),
-            seq: it.head.seq,
-            activation: it.name,
-            base: it.base,
-            request: request.clone(),
-            at_ms: now_ms,
-            trace: TraceContext::default(),
-            command,
-            reply: decision.reply.clone(),
-            events: decision.events,
-            effects: decision
-                .effects
-                .into_iter()
-                .map(|effect| StoredEffect {
-                    request: effect.request,
-                    token: effect.token,
-                })
-                .collect(),
-            lift: None,
-            acknowledges: Vec::new(),
-            fires,
-            fingerprint: 0,
-            chain: None,
-            origin: None,
-        };
-        for (name, row) in timers::changes(&decided, fired.as_deref()) {
-            match row {
-                Some(row) => drop(it.timers.insert(name, row)),
-                None => drop(it.timers.remove(&name)),
+        let decision = match it.decider.decide(&work.command, now_ms) {
+            Ok(decision) => decision,
+            Err(fault) => {
+                let what = format!("{key}, at the request {}: {}", work.envelope.request, fault.reason);
+                self.violated("panics", what);
+                return None;
             }
-        }
-        let record = Record::Decided(decided);
+        };
+        let decided = it.decider.record(Taken {
+            decision,
+            now_ms,
+            envelope: work.envelope,
+            command: work.command,
+            acknowledges: work.acknowledges,
+            fires: work.fires,
+            lift: None,
+        });
+        let (seq, reply) = (decided.seq, decided.reply.clone());
         let run = self.node(node).running();
-        run.gates
-            .get_mut(&it.gate)
-            .expect("gates are kept")
-            .pending
-            .push_back(Pending {
-                key: key.clone(),
-                seq: it.head.seq,
-                request,
-                reply: decision.reply.clone(),
-                callers: caller.into_iter().collect(),
-                readers: Vec::new(),
-                firing: firing.map(|(key, firing)| (key, firing, group, term)),
-            });
-        let waits = Some((it.gate, it.head.seq));
+        let gate = run.gates.get_mut(&it.gate).expect("gates are kept");
+        gate.pending.push_back(Pending {
+            key: key.clone(),
+            seq,
+            request: decided.request.clone(),
+            reply: reply.clone(),
+            callers: work.caller.into_iter().collect(),
+            readers: Vec::new(),
+            firing: work.firing.map(|(key, firing)| (key, firing, group, term)),
+        });
+        let waits = Waits::Gate(it.gate, seq);
         self.put_back(node, group, key, it);
-        self.propose(node, group, term, record.encode(), waits);
-        decision.reply
+        self.propose(node, group, term, Record::Decided(decided).encode(), waits);
+        Some(reply)
     }
 
-    fn propose(&mut self, node: NodeId, group: u32, term: u64, record: Bytes, waits: Option<(u64, u64)>) {
+    pub(super) fn propose(&mut self, node: NodeId, group: u32, term: u64, record: Bytes, waits: Waits) {
         let run = self.node(node).running();
         let ticket = run.number();
         run.waiting.insert(ticket, waits);
@@ -263,7 +265,7 @@ impl World {
         };
         if let Some(id) = replica.shard.outbox().keys().next().cloned() {
             let record = Record::Acknowledged(vec![id]).encode();
-            self.propose(node, group, term, record, None);
+            self.propose(node, group, term, record, Waits::Nobody);
         }
     }
 
@@ -280,7 +282,7 @@ impl World {
         }
         let run = self.node(node).running();
         let ticket = run.number();
-        run.reading.insert(ticket, (caller.0, caller.1, key.clone()));
+        run.reading.insert(ticket, (caller, key.clone()));
         if self.flaws.unconfirmed_reads {
             return self.confirmed(node, ticket, true);
         }
@@ -291,20 +293,21 @@ impl World {
         if self.caught_up(node, ticket, may_read) {
             return;
         }
-        let Some((op, attempt, key)) = self.node(node).running().reading.remove(&ticket) else {
+        let Some((caller, key)) = self.node(node).running().reading.remove(&ticket) else {
             return self.violated("fates", format!("node {node} answers the read {ticket} twice"));
         };
-        let (caller, group) = ((op, attempt), self.clients.group_of(&key));
+        let group = self.clients.group_of(&key);
         let ungated = self.flaws.ungated_reads;
         let it = if may_read {
             self.activation(node, group, &key)
         } else {
             None
         };
-        let Some((_, it)) = it else {
+        let Some((_, mut it)) = it else {
             return self.not_leader(node, group, caller);
         };
-        let state: TallyState = codec::decode(&it.live.snapshot()).expect("it was encoded just now");
+        let snapshot = it.decider.snapshot().expect("it was brought back");
+        let state: TallyState = codec::decode(&snapshot).expect("it was encoded just now");
         let gate = self
             .node(node)
             .running()
@@ -342,27 +345,16 @@ impl World {
         }
         let term = leadership.term;
         let loaded = replica.shard.load(key).expect("the rows can be read");
-        let kind = registry.get(&key.kind).expect("there is one kind");
-        let mut live = kind.load(loaded.snapshot.as_deref()).expect("the snapshot can be read");
-        for event in &loaded.events {
-            live.evolve(event).expect("events can be read");
-        }
+        let kind = registry
+            .get(&key.kind)
+            .expect("only kinds of the registry are asked for");
+        let live = revive(&**kind, &loaded);
         let gate = run.number();
         run.gates.insert(gate, Gate::default());
-        let activation = Activation {
-            gate,
-            // Unique without drawing from the seed, so that what a seed does stays the same.
-            name: u64::from(node) << 56 | life << 32 | gate,
-            base: loaded.head.seq,
-            live,
-            head: loaded.head,
-            timers: loaded.timers,
-            requests: loaded
-                .requests
-                .iter()
-                .map(|request| (request.hash, request.seq))
-                .collect(),
-        };
+        // Unique without drawing from the seed, so that what a seed does stays the same.
+        let name = u64::from(node) << 56 | life << 32 | gate;
+        let decider = Decider::new(key.clone(), name, loaded, live);
+        let activation = Activation { gate, decider };
         Some((term, activation))
     }
 
@@ -378,7 +370,11 @@ impl World {
         let Some(waits) = run.waiting.remove(&ticket) else {
             return self.violated("fates", format!("node {node} hears twice of the proposal {ticket}"));
         };
-        let Some((gate, seq)) = waits else { return };
+        let (gate, seq) = match waits {
+            Waits::Nobody => return,
+            Waits::Gate(gate, seq) => (gate, seq),
+            Waits::Outbox(group, term, id) => return self.acknowledgement_ended(node, group, term, id, fate.is_ok()),
+        };
         let gate = run.gates.get_mut(&gate).expect("gates are kept");
         gate.broken |= fate.is_err();
         let place = gate.pending.iter().position(|pending| pending.seq == seq);

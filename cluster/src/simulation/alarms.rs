@@ -5,15 +5,15 @@ use super::{
     activation::Caller,
     clients::Ask,
     rng::Rng,
-    tally::Command,
     world::{Event, TICK, World},
 };
 use crate::{
     codec,
     config::NodeId,
-    entity::Outcome,
+    entity::{Outcome, decider::resume, envelope::Envelope},
     journal::{Firing, TimerKey},
     shard::schedule::Schedule,
+    trace::TraceContext,
 };
 
 /// Timers that a leader fires at a time.
@@ -92,7 +92,8 @@ impl World {
 
     /// A node's clock.
     pub(super) fn clock(&self, node: NodeId) -> u64 {
-        self.now + self.nodes[&node].clock_ahead
+        let base_ms = self.author.as_ref().map_or(0, |author| author.base_ms());
+        base_ms + self.now + self.nodes[&node].clock_ahead
     }
 
     /// The schedule that a leadership begins with.
@@ -144,18 +145,15 @@ impl World {
         let Some((term, it)) = self.activation(node, group, &key.entity) else {
             return self.firing_ended(node, group, None, key, firing);
         };
-        let row = it.timers.get(&firing.name).filter(|row| row.awaits(firing)).cloned();
+        let row = it.decider.awaited(firing);
         let began = self
             .replica(node, group)
             .leadership
             .as_ref()
             .map_or(0, |leadership| leadership.began);
-        let (label, missed) = match &row {
-            Some(row) => {
-                let label = codec::decode(&row.token).expect("the token can be read");
-                (label, row.missed(at_ms))
-            }
-            None if cancelled => (self.checks.timers.label_of(key, firing.seq), 0),
+        let (token, missed) = match &row {
+            Some(row) => (row.token.clone(), row.missed(at_ms)),
+            None if cancelled => (codec::encode(&self.checks.timers.label_of(key, firing.seq)), 0),
             None => {
                 self.put_back(node, group, &key.entity, it);
                 return self.firing_ended(node, group, Some(term), key, firing);
@@ -165,14 +163,27 @@ impl World {
             due_ms: firing.due_ms,
             missed,
         };
-        let command: Command = <super::tally::Tally as crate::entity::Entity>::resume(label, outcome);
+        let kind = self
+            .registry
+            .get(&key.entity.kind)
+            .expect("its entity was brought back");
+        let command = match resume(&**kind, &token, &outcome) {
+            Ok(command) => command,
+            Err(fault) => {
+                return self.violated(
+                    "panics",
+                    format!("{}, of its timer {}: {}", key.entity, key.name, fault.reason),
+                );
+            }
+        };
         let is_unnamed = row.is_none() || twice && firing.due_ms < began;
         let fires = row.filter(|_| !is_unnamed).map(|row| (firing.clone(), row));
         self.count("timers fired", 1);
         let work = super::activation::Work {
-            request: firing.request(),
-            command: codec::encode(&command),
+            envelope: Envelope::new(firing.request(), TraceContext::default()),
+            command,
             caller: None::<Caller>,
+            acknowledges: None,
             firing: Some((key.clone(), firing.clone())),
             fires,
         };

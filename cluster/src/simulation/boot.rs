@@ -87,7 +87,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: NodeId, is_first: bool) {
-        self.trace.note(self.now, format_args!("node {node} starts"));
+        self.tell(format!("node {node} starts"));
         let (mut boots, mut replicas, mut newest) = (Vec::new(), BTreeMap::new(), 0);
         let disk = &mut self.node(node).disk;
         let held = disk.held.clone();
@@ -154,6 +154,7 @@ impl World {
             syncing: Vec::new(),
             waiting: BTreeMap::new(),
             reading: BTreeMap::new(),
+            carrying: BTreeMap::new(),
             gates: BTreeMap::new(),
             checkpoint: None,
             snapshots_due: VecDeque::new(),
@@ -172,7 +173,7 @@ impl World {
     /// Ends a node's process at once. What was not synced is lost, or not.
     pub(super) fn crash(&mut self, node: NodeId) {
         let Some(run) = self.node(node).run.take() else { return };
-        self.trace.note(self.now, format_args!("node {node} crashes"));
+        self.tell(format!("node {node} crashes"));
         self.count("crashes", 1);
         let lost_vote = self.flaws.forgotten_vote;
         let it = self.nodes.get_mut(&node).expect("nodes never leave");
@@ -200,7 +201,7 @@ impl World {
     /// Crashes a node, and empties its device: it comes back as a new replica.
     pub(super) fn wipe(&mut self, node: NodeId) {
         self.crash(node);
-        self.trace.note(self.now, format_args!("node {node} loses its disk"));
+        self.tell(format!("node {node} loses its disk"));
         self.count("disks lost", 1);
         let keeps_name = self.flaws.wiped_under_old_name;
         let held = std::mem::take(&mut self.node(node).disk).held;

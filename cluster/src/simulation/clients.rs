@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    activation::{Caller, Delivered},
+    activation::{Caller, Delivered, Message},
     tally::{Command, Tally},
     world::{Event, TICK, World},
 };
 use crate::{
     codec,
     config::NodeId,
-    entity::{Entity, EntityKey, RequestId},
+    entity::{Entity, EntityKey, RequestId, envelope::Envelope},
+    shard::shard_of,
+    trace::TraceContext,
 };
 
 /// Entities of each group.
@@ -42,6 +44,11 @@ pub(super) enum Ask {
         request: String,
         name: &'static str,
     },
+    /// In runs of authors.
+    Own {
+        request: String,
+        command: Bytes,
+    },
 }
 
 impl Ask {
@@ -50,7 +57,8 @@ impl Ask {
             Self::Add { request, .. }
             | Self::Refuse { request }
             | Self::SetTimer { request, .. }
-            | Self::CancelTimer { request, .. } => request,
+            | Self::CancelTimer { request, .. }
+            | Self::Own { request, .. } => request,
             Self::Read => "read",
         };
         RequestId::new(text).expect("short and plain")
@@ -58,6 +66,7 @@ impl Ask {
 
     pub(super) fn command(&self) -> Bytes {
         codec::encode(&match self {
+            Self::Own { command, .. } => return command.clone(),
             Self::Add { request, with_effect } => Command::Add {
                 request: request.clone(),
                 with_effect: *with_effect,
@@ -94,8 +103,10 @@ pub(super) struct Op {
 
 /// All clients and what they have done.
 pub(super) struct Clients {
+    groups: u32,
+    /// Where the simulation's own entities are; all others are where their ids say.
     keys: Vec<(EntityKey, u32)>,
-    busy: Vec<bool>,
+    pub(super) busy: Vec<bool>,
     pub(super) ops: BTreeMap<u64, Op>,
 }
 
@@ -110,6 +121,7 @@ impl Clients {
             })
             .collect();
         Self {
+            groups,
             keys,
             busy: vec![false; clients],
             ops: BTreeMap::new(),
@@ -118,7 +130,7 @@ impl Clients {
 
     pub(super) fn group_of(&self, key: &EntityKey) -> u32 {
         let found = self.keys.iter().find(|(other, _)| other == key);
-        found.expect("clients ask for these entities only").1
+        found.map_or_else(|| shard_of(key, self.groups), |(_, group)| *group)
     }
 
     pub(super) fn keys(&self) -> &[(EntityKey, u32)] {
@@ -136,6 +148,9 @@ impl World {
         if self.calm || self.clients.busy[client] {
             return;
         }
+        if self.author.is_some() {
+            return self.next_step(client);
+        }
         let place = self.rng.below(self.clients.keys.len() as u64) as usize;
         let number = self.clients.ops.len();
         let request = format!("r{number}");
@@ -150,7 +165,8 @@ impl World {
         };
         let ask = about_timers.unwrap_or(ask);
         self.clients.busy[client] = true;
-        self.begin_operation(client, place, ask);
+        let (key, group) = self.clients.keys[place].clone();
+        self.begin_operation(client, key, group, ask);
     }
 
     /// One more command for every entity, to see that all groups work.
@@ -161,12 +177,12 @@ impl World {
                 request,
                 with_effect: false,
             };
-            self.begin_operation(0, place, ask);
+            let (key, group) = self.clients.keys[place].clone();
+            self.begin_operation(0, key, group, ask);
         }
     }
 
-    fn begin_operation(&mut self, client: usize, place: usize, ask: Ask) {
-        let (key, group) = self.clients.keys[place].clone();
+    pub(super) fn begin_operation(&mut self, client: usize, key: EntityKey, group: u32, ask: Ask) {
         let id = self.clients.ops.len() as u64;
         self.trace.note(self.now, format_args!("op {id}: {key} {ask:?}"));
         self.checks.replies.begins(id, &key, &ask);
@@ -212,30 +228,46 @@ impl World {
             return;
         }
         let op = self.clients.ops[&id].clone();
-        let caller = (id, op.attempt);
+        let caller = Caller::Client {
+            op: id,
+            attempt: op.attempt,
+        };
         let holds = |run: &super::node::Running| run.replicas.contains_key(&op.group);
         if !self.nodes[&node].run.as_ref().is_some_and(holds) {
             return self.answer(node, caller, Delivered::NotLeader(None));
         }
-        match op.ask {
-            Ask::Read => self.read(node, caller, &op.key, op.group),
-            _ => self.command(node, caller, &op.key, op.group, &op.ask),
+        if op.ask == Ask::Read {
+            self.read(node, caller, &op.key, op.group);
+        } else {
+            let message = Message {
+                envelope: Envelope::new(op.ask.request(), TraceContext::default()),
+                command: op.ask.command(),
+                key: op.key,
+                group: op.group,
+                acknowledges: None,
+            };
+            self.command(node, caller, message);
         }
-        if self.rng.chance(100) {
+        if self.author.is_none() && self.rng.chance(100) {
             self.acknowledge(node, op.group);
         }
     }
 
     /// A node answers an attempt.
-    pub(super) fn answer(&mut self, _node: NodeId, (op, attempt): Caller, answer: Delivered) {
-        let delay = self.rng.between(1, TICK);
-        self.after(delay, 0, Event::Answer { op, attempt, answer });
+    pub(super) fn answer(&mut self, node: NodeId, caller: Caller, answer: Delivered) {
+        match caller {
+            Caller::Client { op, attempt } => {
+                let delay = self.rng.between(1, TICK);
+                self.after(delay, 0, Event::Answer { op, attempt, answer });
+            }
+            Caller::Outbox { .. } => self.answer_outbox(node, caller, &answer),
+        }
     }
 
     pub(super) fn answered(&mut self, id: u64, attempt: u32, answer: Delivered) {
         self.trace.note(self.now, format_args!("op {id}: {answer:?}"));
         let op = self.clients.ops[&id].clone();
-        if let Delivered::NotLeader(_) | Delivered::Unknown = answer {
+        if let Delivered::NotLeader(_) | Delivered::Unknown | Delivered::Refused(_) = answer {
             if op.answer.is_none() && op.attempt == attempt {
                 self.again(
                     id,
@@ -252,7 +284,10 @@ impl World {
         if op.ask == Ask::Read && (op.answer.is_some() || op.attempt != attempt) {
             return;
         }
-        let verdict = self.checks.replies.answered(id, &op.key, &op.ask, &answer);
+        let verdict = match &mut self.author {
+            Some(author) => author.answered(id, &op, &answer),
+            None => self.checks.replies.answered(id, &op.key, &op.ask, &answer),
+        };
         self.verdict("replies", verdict);
         if let (Some(glances), Some(count)) = (&mut self.glances, answer.count()) {
             glances.told(self.now, &op.key, count);

@@ -59,6 +59,14 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// The same run in which nothing goes wrong.
+    pub(super) fn without_faults(&mut self) {
+        self.weights = [0; 6];
+        self.moves = false;
+    }
+}
+
 impl World {
     /// Does one thing wrong, and sees to the next.
     pub(super) fn fault(&mut self) {
@@ -83,7 +91,7 @@ impl World {
             Some(2) => {
                 let pause = self.rng.between(TICK, 40 * TICK);
                 self.node(node).paused_until = self.now + pause;
-                self.trace.note(self.now, format_args!("node {node} pauses"));
+                self.tell(format!("node {node} pauses"));
                 self.count("pauses", 1);
             }
             Some(3) => {
@@ -131,8 +139,7 @@ impl World {
                 self.network.cut.extend([(node, other), (other, node)]);
             }
         }
-        self.trace
-            .note(self.now, format_args!("links are cut: {:?}", self.network.cut));
+        self.tell(format!("links are cut: {:?}", self.network.cut));
         self.count("partitions", 1);
         for (from, to) in self.network.cut.clone() {
             if self.nodes[&from].run.is_some() && self.rng.chance(400) {
@@ -159,7 +166,7 @@ impl World {
 
     /// The faults end: links heal, nodes that are down start.
     pub(super) fn calm_down(&mut self) {
-        self.trace.note(self.now, format_args!("calm"));
+        self.tell("calm".to_owned());
         self.calm = true;
         self.network.calm();
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
@@ -169,6 +176,8 @@ impl World {
                 self.start(node, false);
             }
         }
-        self.last_operations();
+        if self.author.is_none() {
+            self.last_operations();
+        }
     }
 }

@@ -88,7 +88,7 @@ impl World {
 
     /// Gives a group another home: one replica goes to a node that has none of it.
     pub(super) fn move_a_group(&mut self) {
-        if self.calm {
+        if self.calm || !self.shape.moves {
             return;
         }
         let group = self.homes.rng.below(u64::from(self.shape.groups)) as u32;

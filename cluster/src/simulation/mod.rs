@@ -11,9 +11,20 @@
 //! To run many: `SIM_SEEDS=5000 cargo test -p cluster simulation::many_seeds -- --nocapture` (from `SIM_SEED` on).
 //! With `SIM_TIMERS=1` beside it, clients set timers as well; with `SIM_GLANCES=1`, somebody reads from any replica.
 //! [`tests`] says which seeds `cargo test` runs, and [`scenarios`] which seeds have found bugs.
+//!
+//! Authors of entities run their own ones in it: [`author`].
+
+#![cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        reason = "what the engine checks of itself stands beside what authors need"
+    )
+)]
 
 mod activation;
 mod alarms;
+mod author;
 mod boot;
 mod clients;
 mod disk;
@@ -25,38 +36,40 @@ mod invariants;
 mod network;
 mod node;
 mod rng;
+#[cfg(test)]
 mod scenarios;
 mod shell;
 mod storage;
 mod tally;
+#[cfg(test)]
 mod tests;
 mod trace;
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use author::{Answered, Called, Found, Served, Simulation, Step, Summary, World};
+pub use rng::Rng;
 
 use flaws::Flaws;
-use world::{Report, Violation, World};
+use world::{Report, Violation, World as Run};
 
 /// Runs a seed. A panic is a violation like others.
 fn run(seed: u64, flaws: Flaws, print: bool) -> Report {
-    run_world(|| World::new(seed, flaws, print))
+    run_world(|| Run::new(seed, flaws, print))
 }
 
 /// Runs a seed in which clients set timers too.
 fn run_with_timers(seed: u64, flaws: Flaws, print: bool) -> Report {
-    run_world(|| World::new(seed, flaws, print).with_alarms())
+    run_world(|| Run::new(seed, flaws, print).with_alarms())
 }
 
 /// Runs a seed in which somebody reads from any replica too.
 fn run_with_glances(seed: u64, flaws: Flaws, print: bool) -> Report {
-    run_world(|| World::new(seed, flaws, print).with_glances())
+    run_world(|| Run::new(seed, flaws, print).with_glances())
 }
 
-fn run_world(make: impl FnOnce() -> World) -> Report {
+fn run_world(make: impl FnOnce() -> Run) -> Report {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = make();
         world.run();
@@ -106,7 +119,7 @@ fn many_seeds() {
     let Some(count) = number("SIM_SEEDS") else { return };
     let first = number("SIM_SEED").unwrap_or(10_000);
     let mut failed = 0;
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
     for seed in first..first + count {
         let report = chosen()(seed, Flaws::default(), false);
         if let Some(Violation { invariant, what }) = report.violation {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    activation::{Gate, Leadership},
+    activation::{Caller, Gate, Leadership, Waits},
+    author::outbox::Carrying,
     disk::Disk,
     glances::Fresh,
     storage::{Checkpoint, Fetch},
@@ -37,9 +38,11 @@ pub(super) struct Running {
     /// Writes that wait for the log's thread, and those it is syncing.
     pub(super) writes: VecDeque<Write>,
     pub(super) syncing: Vec<Write>,
-    /// Proposals: the gate and the record's number, or none for an acknowledgement.
-    pub(super) waiting: BTreeMap<u64, Option<(u64, u64)>>,
-    pub(super) reading: BTreeMap<u64, (u64, u32, EntityKey)>,
+    /// Proposals.
+    pub(super) waiting: BTreeMap<u64, Waits>,
+    pub(super) reading: BTreeMap<u64, (Caller, EntityKey)>,
+    /// Effects that it carries out just now, by number.
+    pub(super) carrying: BTreeMap<u64, Carrying>,
     pub(super) gates: BTreeMap<u64, Gate>,
     pub(super) checkpoint: Option<Checkpoint>,
     /// Groups of which a snapshot is asked.

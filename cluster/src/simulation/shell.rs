@@ -181,10 +181,13 @@ impl World {
                 self.verdict("digests", verdict);
                 if is_first {
                     self.count("entries", 1);
-                    let verdict = self.checks.timers.committed(data.clone(), &done.taken);
-                    self.verdict("timers", verdict);
-                    let verdict = self.checks.effects.committed(data, &done.taken);
+                    if self.author.is_none() {
+                        let verdict = self.checks.timers.committed(data.clone(), &done.taken);
+                        self.verdict("timers", verdict);
+                    }
+                    let verdict = self.checks.effects.committed(data.clone(), &done.taken);
                     self.verdict("effects", verdict);
+                    self.author_sees(&data, &done.taken);
                 }
                 // Whichever replica has just applied something is as good as any other.
                 if index % 3 == u64::from(node) % 3
@@ -195,6 +198,7 @@ impl World {
                     self.verdict("feed", verdict);
                 }
                 self.timers_changed(node, group, done.timers);
+                self.effects_came(node, group, done.effects);
                 for (ticket, taken) in tickets.into_iter().zip(done.taken) {
                     self.resolve(node, ticket, if taken { Ok(()) } else { Err(Failure::NotLeader) });
                 }
@@ -251,6 +255,7 @@ impl World {
                 .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
                 .map(|other| other.id)
                 .collect(),
+            reads_less: std::collections::BTreeSet::new(),
         };
         for status in self.node(node).running().driver.status() {
             let home = self.seen_home(node, status.group);

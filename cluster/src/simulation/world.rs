@@ -1,14 +1,31 @@
 //! One run: nodes, network, clients and faults under one seed, in virtual time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proto::cluster::v1 as pb;
 
 use super::{
-    activation::Delivered, alarms::Alarms, clients::Clients, faults::Shape, flaws::Flaws, glances::Glances,
-    homes::Homes, invariants::Invariants, network::Network, node::Node, rng::Rng, tally::Tally, trace::Trace,
+    activation::{Caller, Delivered, Message},
+    alarms::Alarms,
+    author::{Author, outbox::CarriedEnd},
+    clients::Clients,
+    faults::Shape,
+    flaws::Flaws,
+    glances::Glances,
+    homes::Homes,
+    invariants::Invariants,
+    network::Network,
+    node::Node,
+    rng::Rng,
+    tally::Tally,
+    trace::Trace,
 };
-use crate::{config::NodeId, entity::Registry, replication::Input};
+use crate::{
+    config::NodeId,
+    entity::Registry,
+    journal::{EffectId, OutboxRow},
+    replication::Input,
+};
 
 /// Moments of virtual time in one tick.
 pub(super) const TICK: u64 = 10;
@@ -89,6 +106,37 @@ pub(super) enum Event {
     },
     /// Somebody reads from any replica.
     Glance,
+    /// A leader tries to carry an effect out.
+    Carry {
+        life: u64,
+        group: u32,
+        term: u64,
+        id: EffectId,
+        attempt: u32,
+        hint: Option<NodeId>,
+    },
+    /// A leader has waited long enough for what it carries out under this number.
+    CarriedTooLong {
+        life: u64,
+        number: u64,
+    },
+    /// A command of a leader's outbox arrives at a node.
+    Tell {
+        caller: Caller,
+        message: Box<Message>,
+    },
+    /// A call of a leader's outbox arrives at a service.
+    Serve {
+        caller: Caller,
+        id: EffectId,
+        row: Arc<OutboxRow>,
+    },
+    /// A leader hears what became of it.
+    Carried {
+        life: u64,
+        number: u64,
+        end: CarriedEnd,
+    },
     /// The next fault is due.
     Fault,
     /// A group gets another home.
@@ -135,6 +183,8 @@ pub(super) struct World {
     pub(super) registry: Registry,
     /// In runs with timers.
     pub(super) alarms: Option<Alarms>,
+    /// In runs of authors.
+    pub(super) author: Option<Box<Author>>,
     pub(super) calm: bool,
     pub(super) counts: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
@@ -163,6 +213,7 @@ impl World {
             trace: Trace::new(print),
             registry: Registry::new().with::<Tally>(),
             alarms: None,
+            author: None,
             calm: false,
             counts: BTreeMap::new(),
             violation: None,
@@ -182,12 +233,14 @@ impl World {
 
     /// Runs to the end: faults, then calm until everything has converged.
     pub(super) fn run(&mut self) {
-        self.run_until(FAULTS_TICKS * TICK);
+        self.run_faults();
         self.calm_down();
-        let deadline = self.now + HEALING_TICKS_MAX * TICK;
+        let calm_since = self.now;
         while self.violation.is_none() {
+            self.author_goes_on();
+            let deadline = self.waits_since(calm_since) + HEALING_TICKS_MAX * TICK;
             let Err(waits_for) = self.converged() else {
-                self.count("ticks to converge", (self.now - FAULTS_TICKS * TICK) / TICK);
+                self.count("ticks to converge", (self.now - calm_since) / TICK);
                 return self.check_the_end();
             };
             if self.now >= deadline {
@@ -197,6 +250,19 @@ impl World {
                 );
             }
             self.run_until(self.now + LOOK_TICKS * TICK);
+        }
+    }
+
+    fn run_faults(&mut self) {
+        let end = FAULTS_TICKS * TICK;
+        while self.now < end && self.violation.is_none() && !self.has_done_its_steps() {
+            // Only an author's run may end before.
+            let until = if self.author.is_some() {
+                self.now + LOOK_TICKS * TICK
+            } else {
+                end
+            };
+            self.run_until(until);
         }
     }
 
@@ -237,11 +303,13 @@ impl World {
             Event::Attempt { op, attempt } => self.attempt(op, attempt),
             Event::Client { client } => self.next_operation(client),
             Event::Glance => self.glance(),
+            Event::Tell { caller, message } => self.told(node, caller, *message),
+            Event::Serve { caller, id, row } => self.serve(caller, &id, &row),
             Event::Fault => self.fault(),
             Event::Move => self.move_a_group(),
             Event::Map { version } => self.see_map(node, version),
             Event::Heal => {
-                self.trace.note(self.now, format_args!("links heal"));
+                self.tell("links heal".to_owned());
                 self.network.cut.clear();
             }
             Event::Tick { life }
@@ -252,6 +320,9 @@ impl World {
             | Event::Drop { life, .. }
             | Event::Arrives { life, .. }
             | Event::Alarms { life }
+            | Event::Carry { life, .. }
+            | Event::CarriedTooLong { life, .. }
+            | Event::Carried { life, .. }
             | Event::Plan { life }
                 if self.nodes[&node].run.is_none() || self.nodes[&node].life != life => {}
             Event::Tick { .. } => self.tick(node),
@@ -265,6 +336,16 @@ impl World {
             Event::Arrives { input, .. } => self.arrives(node, input),
             Event::Plan { .. } => self.plan(node),
             Event::Alarms { .. } => self.alarms(node),
+            Event::Carry {
+                group,
+                term,
+                id,
+                attempt,
+                hint,
+                ..
+            } => self.carry(node, group, term, id, attempt, hint),
+            Event::CarriedTooLong { number, .. } => self.carried_too_long(node, number),
+            Event::Carried { number, end, .. } => self.carried(node, number, end),
         }
     }
 
@@ -280,6 +361,12 @@ impl World {
 
     pub(super) fn node(&mut self, node: NodeId) -> &mut Node {
         self.nodes.get_mut(&node).expect("nodes never leave")
+    }
+
+    /// Something that people want to know of a run.
+    pub(super) fn tell(&mut self, what: String) {
+        self.trace.note(self.now, format_args!("{what}"));
+        self.author_hears(what);
     }
 
     /// Takes note of a verdict; the first that fails ends the run.

@@ -1,15 +1,18 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`events`] and [`admin`] are one service each; [`gateway`] carries the same
-//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
+//! [`orders`], [`products`], [`stock`], [`payments`], [`events`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
+//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes,
+//! [`decode`] sees to messages that cannot be read.
 
 mod admin;
+mod audit;
 pub(crate) mod calls;
 mod convert;
 mod decode;
 mod events;
 mod gateway;
+mod history;
 mod orders;
 mod payments;
 mod products;
@@ -17,6 +20,7 @@ pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;
+mod schema;
 mod status;
 mod stock;
 mod wait;
@@ -28,8 +32,10 @@ use proto::{
     cluster::v1::admin_server::AdminServer,
     events::v1::events_server::EventsServer,
     gateway::v1::gateway_server::GatewayServer,
+    history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -68,6 +74,12 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         )
         .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -94,6 +106,8 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.gateway.v1.Gateway",
         "playhouse.events.v1.Events",
         "playhouse.cluster.v1.Admin",
+        "playhouse.history.v1.History",
+        "playhouse.schema.v1.Schemas",
     ];
     for name in names {
         health.set_service_status(name, status).await;

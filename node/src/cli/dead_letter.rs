@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     client::Target,
-    events::{event_json, event_text, time_text},
+    entity::time_text,
+    events::{event_json, event_text},
     failure::Failure,
     output::{print_json, print_text, render, table},
 };

@@ -3,7 +3,6 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use jiff::Timestamp;
 use proto::events::v1::{Event, EventBatch, Filter, Start, SubscribeRequest, events_client::EventsClient, start::At};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -11,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::{
     client::{CallError, Client, MESSAGE_BYTES_MAX, Target},
-    entity::{parse_key, parsed},
+    entity::{parse_key, parse_time, parsed, time_text},
     failure::{Failure, refusal_text},
     output::{print_json, print_text},
 };
@@ -20,8 +19,6 @@ use super::{
 const BROKEN_STREAMS_MAX: u32 = 40;
 /// The pause before the next stream.
 const RESUME_PAUSE: Duration = Duration::from_millis(250);
-/// Whole numbers from here on are times in milliseconds since 1970.
-const TIMES_FROM: u64 = 100_000_000_000;
 
 /// Read the events of the cluster, from any place on.
 #[derive(Debug, Args)]
@@ -56,14 +53,11 @@ pub(crate) fn parse_start(text: &str) -> Result<At, String> {
         "now" => return Ok(At::Beginning(false)),
         _ => {}
     }
-    match text.parse::<u64>() {
-        Ok(ms) if ms >= TIMES_FROM => return Ok(At::UnixMs(ms)),
-        Ok(_) => return Err("is too small for unix milliseconds".to_owned()),
-        Err(_) => {}
+    if let Ok(unix_ms) = parse_time(text) {
+        return Ok(At::UnixMs(unix_ms));
     }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        let ms = u64::try_from(time.as_millisecond());
-        return ms.map(At::UnixMs).map_err(|_| "is before 1970".to_owned());
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("is too small for unix milliseconds".to_owned());
     }
     // Whether it is a cursor, and one of this cluster, the node says.
     if text.len() >= 8
@@ -74,14 +68,6 @@ pub(crate) fn parse_start(text: &str) -> Result<At, String> {
         return Ok(At::Cursor(text.to_owned()));
     }
     Err("write beginning, now, a cursor, or a time (2026-11-21T10:30:00Z)".to_owned())
-}
-
-/// A time for people.
-pub(crate) fn time_text(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| format!("{unix_ms} unix ms"), |time| format!("{time:.3}"))
 }
 
 impl Events {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     client::Target,
-    events::{parse_start, time_text},
+    entity::time_text,
+    events::parse_start,
     failure::Failure,
     output::{print_json, print_text, render, table},
 };

@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Commands for a running cluster are clients like any other and know
 //! nothing of the inside of a node.
 
+mod audit;
 mod breaker;
 mod client;
 mod dead_letter;
@@ -17,6 +18,7 @@ mod product;
 mod provider;
 mod quarantine;
 mod restart;
+mod schema;
 mod shop;
 mod status;
 mod stock;
@@ -55,6 +57,8 @@ enum Command {
     /// Look at any entity.
     #[command(subcommand)]
     Entity(entity::Entity),
+    /// Show who has asked for what, who has looked, and who has changed something by hand.
+    Audit(audit::Audit),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
     /// Show how failures are met: restarts, breakers, bulkheads, quarantine.
@@ -73,6 +77,9 @@ enum Command {
     /// Look at what consumer groups have put aside; retry or skip it.
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetter),
+    /// Look at what is stored, and check a build before it is rolled out.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -118,6 +125,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Provider(provider) => Ok(provider.run()),
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
+        Command::Audit(audit) => audit.run().await,
         Command::Timers(timers) => timers.run().await,
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
@@ -125,6 +133,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Events(events) => events.run().await,
         Command::Group(group) => group.run().await,
         Command::DeadLetter(letter) => letter.run().await,
+        Command::Schema(schema) => schema.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -172,6 +181,16 @@ mod tests {
             "restart --rolling",
             "status --json --base-port 7100",
             "entity show order/42 --json",
+            "entity show order/42 --at 2",
+            "entity show order/42 --at 2026-11-21T10:30:00Z --json",
+            "entity diff order/42 1 3",
+            "entity diff order/42 0 1795257000000 --json",
+            "entity replay order/42",
+            "entity replay --kind order --limit 100 --since 2026-11-21T00:00:00Z --json",
+            "entity forget customer/ann --reason asked",
+            "entity forget --verify customer/ann --json",
+            "audit order/42",
+            "audit --who shop/ann --since 2026-11-21T00:00:00Z --json",
             "product put tea --name Tea --price 2.55",
             "stock receive tea 100 --address 127.0.0.1:7001,127.0.0.1:7002",
             "stock show tea",
@@ -203,6 +222,8 @@ mod tests {
             "breaker open payment-provider",
             "breaker close payment-provider",
             "breaker auto payment-provider",
+            "schema list --kind order --json",
+            "schema check --base-port 7100",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -222,6 +243,14 @@ mod tests {
             "order place --line tea:0",
             "order place --line tea:99999999999",
             "kill 0",
+            "entity show order/42 --at yesterday",
+            "entity show order/42 --at 2 --stale 1s",
+            "entity diff order/42 1",
+            "entity replay",
+            "entity replay order/42 --kind order",
+            "entity replay order/42 --limit 3",
+            "entity forget order",
+            "audit --since soon",
             "node",
             "node drain",
             "node drain 0",

@@ -26,6 +26,7 @@ use super::{Script, Sent};
 use crate::{
     codec,
     entity::{Entity, Outcome, decision::EffectRequest},
+    schema::versioned,
 };
 
 /// Runs every `*.txt` of a folder as a golden script of the entity `E`.
@@ -235,13 +236,27 @@ fn named(value: &Value) -> String {
     }
 }
 
-fn effect(request: &EffectRequest, token: Option<&str>) -> String {
+/// An effect as a script shows it.
+pub(super) fn line_of<E: Entity>(sent: &Sent<E>) -> String {
+    let token = sent.token.as_ref().map(|token| shown(token).to_string());
+    effect(&sent.request, token.as_deref())
+}
+
+/// An effect as a script shows it, with the token as JSON.
+pub(crate) fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     let (target, content) = match request {
-        EffectRequest::Command { to, command } => (to.to_string(), codec::decode::<Value>(command).ok()),
+        EffectRequest::Command { to, command } => {
+            let value = versioned::split(command).ok().map(|(_, value)| value);
+            (
+                to.to_string(),
+                value.and_then(|value| codec::decode::<Value>(value).ok()),
+            )
+        }
         EffectRequest::Call { service, request } => (service.clone(), serde_json::from_slice(request).ok()),
         EffectRequest::SetTimer { name, due_ms, every_ms } => {
             let every = every_ms.map(|ms| format!(" every {ms}")).unwrap_or_default();
-            return format!("timer {name} at {due_ms}{every} as {}", token.unwrap_or_default());
+            let token = token.map(|token| format!(" as {token}")).unwrap_or_default();
+            return format!("timer {name} at {due_ms}{every}{token}");
         }
         EffectRequest::CancelTimer { name } => return format!("cancel timer {name}"),
     };

@@ -17,7 +17,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedFilter, Position};
-use crate::entity::{Context, Decision, Entity, EntityKey, Outcome};
+use crate::{
+    entity::{Context, Decision, Entity, EntityKey, Outcome},
+    history::Retention,
+};
 
 /// Members of one group.
 pub const MEMBERS_LEN_MAX: usize = 256;
@@ -33,6 +36,12 @@ pub const LEASE_MS_MIN: u64 = 1_000;
 pub const LEASE_MS_MAX: u64 = 600_000;
 /// How often a record can be given out before it is put aside, at most.
 pub const ATTEMPTS_MAX: u32 = 100;
+
+/// What is kept of a group's own history: who reads what changes little, how far they are changes all the time.
+pub(crate) const RETENTION: Retention = Retention {
+    records_max: Some(4_096),
+    age_max_ms: None,
+};
 
 /// The entity.
 pub(crate) struct Group;

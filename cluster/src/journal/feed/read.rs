@@ -3,7 +3,10 @@
 //! In two steps, of which only the first needs the shard: the store is slow, and whoever reads must hold up nobody. Everything
 //! that is read was applied, so it is committed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     Fed, FeedRecord, Position,
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     entity::EntityKey,
-    journal::{Decided, Shard, keys},
+    journal::{Decided, Shard, forget::stored_base, keys, shard::read_row},
     store::{StateStore, StoreError},
 };
 
@@ -100,8 +103,10 @@ impl Shard {
                 store: Arc::clone(self.store()),
                 after,
                 checkpoint,
+                forgotten: self.forgotten_in_tails(),
             });
         }
+        let forgotten = self.forgotten_in_tails();
         let mut page = TailPage {
             fed: Vec::new(),
             next: after,
@@ -112,7 +117,7 @@ impl Shard {
                 return Reading::Tail(page);
             }
             page.next = fed.position;
-            if wanted(&fed.record.entity) {
+            if wanted(&fed.record.entity) && !forgotten.contains(&fed.record.entity) {
                 page.fed.push(fed.clone());
             }
         }
@@ -120,6 +125,14 @@ impl Shard {
         // A replica that has not come as far as the one that was read before has nothing to say yet.
         page.is_end = self.meta().applied.0 >= after.index;
         Reading::Tail(page)
+    }
+
+    /// Entities that are forgotten and whose rows may still be in the store, or in the tail that is being written.
+    fn forgotten_in_tails(&self) -> HashSet<EntityKey> {
+        let forgetting = self.tails().filter(|tail| tail.forgets);
+        let entities = forgetting.flat_map(|tail| &tail.entities);
+        let forgotten = entities.filter(|(_, entity)| entity.forgotten.is_some());
+        forgotten.map(|(key, _)| key.clone()).collect()
     }
 
     /// The tail's records with events after a position, in order.
@@ -137,6 +150,7 @@ impl Shard {
             at_ms,
             store: Arc::clone(self.store()),
             checkpoint: self.checkpoint_index(),
+            forgotten: self.forgotten_in_tails(),
             in_tail: { fed }.find(|fed| fed.record.at_ms >= at_ms).map(|fed| fed.position),
             end: Position::end_of(self.meta().applied.0),
         }
@@ -149,6 +163,7 @@ pub(crate) struct StoredReading {
     after: Position,
     /// Rows behind this are those of a checkpoint that is not durable yet; the tail has what is in them.
     checkpoint: u64,
+    forgotten: HashSet<EntityKey>,
 }
 
 impl StoredReading {
@@ -158,6 +173,7 @@ impl StoredReading {
             store,
             after,
             checkpoint,
+            forgotten,
         } = self;
         let end = Position::end_of(checkpoint);
         let from = match rows::last_before(&*store, after)? {
@@ -185,7 +201,7 @@ impl StoredReading {
                     return Ok(false);
                 }
                 page.next = named.position;
-                if wanted(&named.entity) {
+                if wanted(&named.entity) && !forgotten.contains(&named.entity) {
                     found.push(named);
                 }
             }
@@ -196,7 +212,7 @@ impl StoredReading {
         let mut histories = Histories::new(&*store);
         let mut bytes = 0;
         for named in found {
-            let record = histories.resolve(&named)?;
+            let Some(record) = histories.resolve(&named)? else { continue };
             bytes += record.bytes();
             if bytes > max.bytes && !page.records.is_empty() {
                 page.next = page.records.last().map_or(after, |record| record.position);
@@ -233,28 +249,36 @@ impl<'a> Histories<'a> {
         Self { store, rows }
     }
 
-    fn resolve(&mut self, named: &Named) -> Result<FeedRecord, StoreError> {
+    /// The record; `None` if its entity is forgotten, or the beginning of its history was let go.
+    fn resolve(&mut self, named: &Named) -> Result<Option<FeedRecord>, StoreError> {
         let find = |row: &[Decided]| -> Option<FeedRecord> {
             let first = row.first()?.seq;
             let record = row.get(usize::try_from(named.seq.checked_sub(first)?).ok()?)?;
             (record.seq == named.seq).then(|| FeedRecord::of(named.position, named.first_version, record))
         };
         if let Some(found) = self.rows.get(&named.entity).and_then(|row| find(row)) {
-            return Ok(found);
+            return Ok(Some(found));
         }
         let at = keys::history(&named.entity, named.seq);
-        let missing = || StoreError::damaged(&at, &"the feed names a record that the history does not have");
-        let (row_key, bytes) = self
-            .store
-            .last_at(&keys::history_of(&named.entity), &at)?
-            .ok_or_else(missing)?;
-        let row: Vec<Decided> = keys::decode(&row_key, &bytes)?;
-        let found = find(&row).ok_or_else(missing)?;
+        let row = match self.store.last_at(&keys::history_of(&named.entity), &at)? {
+            Some((row_key, bytes)) => keys::decode::<Vec<Decided>>(&row_key, &bytes)?,
+            None => Vec::new(),
+        };
+        let Some(found) = find(&row) else {
+            let is_forgotten = read_row(self.store, &named.entity)?.is_some_and(|row| row.forgotten.is_some());
+            if is_forgotten || stored_base(self.store, &named.entity)?.seq >= named.seq {
+                return Ok(None);
+            }
+            return Err(StoreError::damaged(
+                &at,
+                &"the feed names a record that the history does not have",
+            ));
+        };
         if self.rows.len() >= HISTORIES_LEN_MAX {
             self.rows.clear();
         }
         self.rows.insert(named.entity.clone(), row);
-        Ok(found)
+        Ok(Some(found))
     }
 }
 
@@ -263,6 +287,7 @@ pub(crate) struct Seeking {
     pub(crate) store: Arc<dyn StateStore>,
     at_ms: u64,
     checkpoint: u64,
+    forgotten: HashSet<EntityKey>,
     in_tail: Option<Position>,
     end: Position,
 }
@@ -299,6 +324,7 @@ impl Seeking {
                 store: Arc::clone(&self.store),
                 after,
                 checkpoint: self.checkpoint,
+                forgotten: self.forgotten.clone(),
             };
             let max = PageMax {
                 records: rows::FEED_ROW_LEN_MAX,

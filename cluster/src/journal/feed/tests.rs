@@ -44,6 +44,8 @@ fn decided(n: u8, seq: u64, events: u8, at_ms: u64) -> Decided {
         fingerprint: 0,
         chain: None,
         origin: None,
+        asked_by: None,
+        keeps_effects: true,
     }
 }
 

@@ -29,6 +29,7 @@ impl World {
         if self.clients.open() > 0 {
             return Err(format!("{} operations have no answer", self.clients.open()));
         }
+        self.author_waits_for()?;
         if self.checks.timers.open() > 0 {
             return Err(format!("{} timers have not fired", self.checks.timers.open()));
         }
@@ -61,7 +62,12 @@ impl World {
     /// The checks that need the whole run.
     pub(in crate::simulation) fn check_the_end(&mut self) {
         let mut verdict = Ok(());
-        for (key, group) in self.clients.keys() {
+        let own = self.checks.effects.histories.keys();
+        let keys: Vec<(EntityKey, u32)> = match &self.author {
+            Some(_) => own.map(|key| (key.clone(), self.clients.group_of(key))).collect(),
+            None => self.clients.keys().to_vec(),
+        };
+        for (key, group) in &keys {
             let committed = self
                 .checks
                 .effects
@@ -88,6 +94,9 @@ impl World {
             }
         }
         self.verdict("history", verdict);
+        if self.author.is_some() {
+            return self.check_what_the_author_says(true);
+        }
         self.check_feeds();
         self.check_timers();
     }

@@ -12,7 +12,7 @@ use crate::{
             read::{Page, PageMax, Reading},
         },
     },
-    simulation::World,
+    simulation::world::World,
 };
 
 /// Records of one page: few, so that pages end anywhere.

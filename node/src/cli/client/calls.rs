@@ -18,11 +18,16 @@ use proto::{
         LiftDeadLetterRequest, LiftDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
         ListGroupsRequest, ListGroupsResponse, ResetGroupRequest, ResetGroupResponse, events_client::EventsClient,
     },
+    history::v1::{
+        AuditRequest, AuditResponse, DiffRequest, DiffResponse, ForgetRequest, ForgetResponse, ForgottenRequest,
+        ForgottenResponse, ShowAtRequest, ShowAtResponse, history_client::HistoryClient,
+    },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
 use super::{CallError, Client};
@@ -68,6 +73,7 @@ commands! {
     write_off_stock: StockClient, WriteOffStockRequest => StockItem;
     retry_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
     skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
+    forget: HistoryClient, ForgetRequest => ForgetResponse;
     force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
 }
 
@@ -93,5 +99,11 @@ reads! {
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
+    show_at: HistoryClient, ShowAtRequest => ShowAtResponse;
+    audit: HistoryClient, AuditRequest => AuditResponse;
+    forgotten: HistoryClient, ForgottenRequest => ForgottenResponse;
+    diff: HistoryClient, DiffRequest => DiffResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
+    describe: SchemasClient, DescribeRequest => DescribeResponse;
+    check: SchemasClient, CheckRequest => CheckResponse;
 }

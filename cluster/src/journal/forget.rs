@@ -112,6 +112,7 @@ impl Shard {
             position: index,
         };
         self.tail.forgets = true;
+        self.tail.feed.retain(|fed| fed.record.entity != key);
         self.tail.entities.insert(
             key.clone(),
             TailEntity {

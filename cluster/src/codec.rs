@@ -22,6 +22,15 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     rmp_serde::from_slice(bytes)
 }
 
+/// What is stored as JSON, whatever its type: for what this build has no type for. Bytes that are no MessagePack are shown in
+/// hexadecimal.
+pub(crate) fn json_of(bytes: &[u8]) -> serde_json::Value {
+    rmp_serde::from_slice(bytes).unwrap_or_else(|_| {
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        serde_json::Value::String(hex.concat())
+    })
+}
+
 /// Reads a domain value back, and says which of its fields the type does not know.
 pub(crate) fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>), DecodeError> {
     let mut unknown = Vec::new();

@@ -72,6 +72,14 @@ pub enum Error {
         /// How the entity failed at it.
         reason: String,
     },
+    /// The entity was forgotten, and its id decides nothing any more. The command was not taken.
+    #[error("{entity} is {reason}")]
+    Forgotten {
+        /// The entity.
+        entity: String,
+        /// When, by whom and why.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -79,7 +87,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Overloaded { .. } | Self::Unavailable { .. } | Self::Unknown { .. } | Self::TimedOut { .. } => true,
-            Self::Invalid { .. } | Self::Failed { .. } | Self::Quarantined { .. } | Self::Skipped { .. } => false,
+            Self::Invalid { .. }
+            | Self::Failed { .. }
+            | Self::Quarantined { .. }
+            | Self::Skipped { .. }
+            | Self::Forgotten { .. } => false,
         }
     }
 

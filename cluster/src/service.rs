@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    supervision::Guard,
+    supervision::{Guard, Policy},
     trace::{SpanSink, TraceContext},
 };
 
@@ -69,6 +70,39 @@ impl Services {
         self
     }
 
+    /// Adds a service that is a function: from a request of type `R` to its answer, or to why there is none. Its breaker and
+    /// bulkhead are those of [`Policy::OUTSIDE`](crate::supervision::Policy::OUTSIDE): a call that is to be made later counts as
+    /// a failure, and while the breaker is open the function is not asked.
+    ///
+    /// [`ServiceCall::effect_id`] is the idempotency key to hand on: the same call may come again, from this node or another.
+    /// A request that cannot be read as `R` is given up.
+    #[must_use]
+    pub fn with_fn<R, A, F, W>(self, name: &str, serve: F) -> Self
+    where
+        R: DeserializeOwned + Send,
+        A: Serialize,
+        F: Fn(ServiceCall, R) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<A, CallError>> + Send + 'static,
+    {
+        self.with(
+            name,
+            Function {
+                guard: Guard::new(name, Policy::OUTSIDE),
+                serve: Box::new(move |call| {
+                    let asked = serde_json::from_slice(&call.request)
+                        .map(|request| serve(call, request))
+                        .map_err(|error| CallError::GivenUp(format!("the request cannot be read: {error}")));
+                    Box::pin(async move {
+                        let answer = asked?.await?;
+                        let json = serde_json::to_vec(&answer);
+                        json.map(Bytes::from)
+                            .map_err(|error| CallError::GivenUp(format!("the answer has no JSON form: {error}")))
+                    })
+                }),
+            },
+        )
+    }
+
     /// Where finished spans of sampled traces go; `None`, as at first, for nowhere.
     #[must_use]
     pub fn with_spans(mut self, spans: Option<Arc<dyn SpanSink>>) -> Self {
@@ -89,5 +123,34 @@ impl Services {
     /// All services.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<dyn Service>)> {
         self.services.iter().map(|(name, service)| (name.as_str(), service))
+    }
+}
+
+/// A service that is a function.
+struct Function {
+    guard: Guard,
+    serve: Box<Serve>,
+}
+
+type Serve = dyn Fn(ServiceCall) -> BoxFuture<'static, Result<Bytes, CallError>> + Send + Sync;
+
+impl Service for Function {
+    fn call(&self, call: ServiceCall) -> BoxFuture<'_, Result<Bytes, CallError>> {
+        Box::pin(async move {
+            let permit = self.guard.admit().map_err(|refused| CallError::Later {
+                after: refused.retry_after,
+                reason: "its breaker is open".to_owned(),
+            })?;
+            let answer = (self.serve)(call).await;
+            match &answer {
+                Err(CallError::Later { .. }) => permit.failed(),
+                Ok(_) | Err(CallError::GivenUp(_)) => permit.succeeded(),
+            }
+            answer
+        })
+    }
+
+    fn guard(&self) -> &Guard {
+        &self.guard
     }
 }

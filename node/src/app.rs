@@ -61,6 +61,8 @@ pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
 }
 
 async fn run(file: NodeFile) -> Result<(), RunError> {
+    let checked = "the config file's policies were checked when it was read";
+    let registry = file.registry().expect(checked);
     let config = file.cluster;
     let node = config.node;
     let address = config
@@ -71,9 +73,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError::Listen { address, error })?;
     let telemetry = Telemetry::from_environment(node)?;
-    let checked = "the config file's policies were checked when it was read";
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
-    let registry = file.supervision.registry().expect(checked);
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
         .with_spans(telemetry.spans());

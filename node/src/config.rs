@@ -1,4 +1,4 @@
-//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision` and `telemetry`. What is wrong with it is
+//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision`, `history` and `telemetry`. What is wrong with it is
 //! said with the file and the key. The variable `PLAYHOUSE_LIMITS` changes limits of all nodes that find it in their
 //! environment.
 
@@ -12,6 +12,7 @@ use actors::payment::provider::SERVICE;
 use cluster::{
     Registry,
     config::Config,
+    history::Retention,
     supervision::{Overrides, Policy as SupervisionPolicy},
 };
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -35,6 +36,9 @@ pub struct NodeFile {
     /// How failures are met, where that differs from what is built in.
     #[serde(default)]
     pub supervision: Supervision,
+    /// What kinds of entities keep of their history, where that is not all of it for ever. All nodes should have the same.
+    #[serde(default)]
+    pub history: BTreeMap<String, Retention>,
     /// What the node tells of itself.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -48,6 +52,18 @@ pub struct Supervision {
     pub entity: BTreeMap<String, Overrides>,
     /// By dependency outside.
     pub outside: BTreeMap<String, Overrides>,
+}
+
+impl NodeFile {
+    /// The kinds of entities with their policies and what they keep; or the key that is wrong, with what is wrong with it.
+    pub fn registry(&self) -> Result<Registry, (String, String)> {
+        let registry = self.supervision.registry()?;
+        let known = registry.names().collect::<Vec<_>>().join(", ");
+        registry.keeping(&self.history).map_err(|kind| {
+            let key = format!("history.{kind}");
+            (key, format!("is no kind of entity; there are {known}"))
+        })
+    }
 }
 
 impl Supervision {
@@ -231,6 +247,7 @@ impl NodeFile {
             ("outbox_len_max", limits.outbox_len_max as u64),
             ("effect_depth_max", u64::from(limits.effect_depth_max)),
             ("effect_requests_max", limits.effect_requests_max as u64),
+            ("subscriptions_max", limits.subscriptions_max as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return fault(&format!("cluster.limits.{key}"), "is 0; it must be more".to_owned());
@@ -242,7 +259,7 @@ impl NodeFile {
         if let Some((key, reason)) = self.provider.fault() {
             return fault(&format!("provider.{key}"), reason);
         }
-        let policies = self.supervision.registry().map(drop).and(self.supervision.provider());
+        let policies = self.registry().map(drop).and(self.supervision.provider());
         policies.err()
     }
 }

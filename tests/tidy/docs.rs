@@ -96,6 +96,39 @@ fn paths_in_the_documentation_exist() {
     none("the documentation names what is not there", &findings);
 }
 
+/// Files that a page shows: a line with nothing but the path and a colon, and below it the file as a block of code.
+fn shown_files(page: &File) -> Vec<(usize, String, String)> {
+    let lines: Vec<&str> = page.text.lines().collect();
+    let mut shown = Vec::new();
+    for (number, line) in page.lines() {
+        let path = line.strip_prefix('`').and_then(|rest| rest.strip_suffix("`:"));
+        let fence = lines.get(number + 1).is_some_and(|line| line.starts_with("```"));
+        if let (Some(path), true) = (path, fence) {
+            let block = lines[number + 2..].iter().take_while(|line| !line.starts_with("```"));
+            let text: Vec<&str> = block.copied().collect();
+            shown.push((number, path.to_owned(), text.join("\n")));
+        }
+    }
+    shown
+}
+
+#[test]
+fn files_that_a_page_shows_are_shown_as_they_are() {
+    let mut findings = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        for (number, path, text) in shown_files(&page) {
+            count += 1;
+            let file = std::fs::read_to_string(top().join(&path)).unwrap_or_default();
+            if file.trim_end() != text {
+                findings.push(format!("{}:{number}: `{path}` is another than it is shown", page.path));
+            }
+        }
+    }
+    none("a page shows a file that has changed", &findings);
+    assert!(count > 5, "the pages show {count} files");
+}
+
 #[test]
 fn links_in_the_documentation_lead_somewhere() {
     let top = top();

@@ -280,6 +280,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("actors", &["cluster"]),
     ("node", &["proto", "cluster", "actors"]),
     ("examples", &["proto"]),
+    ("examples/own-entity", &["cluster"]),
 ];
 
 /// This folder names everything that it forbids.

@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Engine,
+    forget::Forget,
     read::{self, Query},
+    refused::{asked_by, refused},
     route::left,
 };
 use crate::{
@@ -24,13 +26,15 @@ use crate::{
     config::NodeId,
     entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, release::Release},
     error::Error,
-    journal::{Chain, Origin, Reply},
+    journal::{Chain, Forgotten, Origin, Reply},
     replication::node_of,
     shard::shard_of,
     token::VersionToken,
     trace::TraceContext,
     transport::outcome::{Forwarded, QuarantineView},
 };
+
+pub(super) use super::refused::unexpected;
 
 /// First and longest time between two attempts to find a leader.
 const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
@@ -52,6 +56,8 @@ pub(crate) enum Body {
     Quarantine,
     /// The open effects.
     Outbox,
+    /// Forget it.
+    Forget(Box<Forget>),
 }
 
 impl Body {
@@ -94,6 +100,7 @@ impl Engine {
     ) -> Result<(Reply, VersionToken), Error> {
         let envelope = Envelope {
             fingerprint: request.fingerprint,
+            asked_by: request.asked_by(),
             ..Envelope::new(request.id.clone(), request.trace)
         };
         self.tell(key, command, envelope, &request.tenant, request.timeout, false)
@@ -159,7 +166,7 @@ impl Engine {
         }
         let bytes = match &body {
             Body::Command(command, _) => command.len(),
-            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => 0,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox | Body::Forget(_) => 0,
         };
         let credit = if is_effect {
             None
@@ -233,7 +240,9 @@ impl Engine {
             };
             match answer {
                 Forwarded::State(_) => return Some(Ok(answer)),
-                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Some(Err(refused(call.key, answer))),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } | Forwarded::Forgotten(_) => {
+                    return Some(Err(refused(call.key, answer)));
+                }
                 _ => {}
             }
         }
@@ -273,7 +282,7 @@ impl Engine {
                 .or(leader)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
             let maybe_done = call.maybe_done.swap(
-                matches!(call.body, Body::Command(..) | Body::Release(..)),
+                matches!(call.body, Body::Command(..) | Body::Release(..) | Body::Forget(_)),
                 Ordering::Relaxed,
             );
             let answer = if target == self.node() {
@@ -296,7 +305,8 @@ impl Engine {
                 | Forwarded::State(_)
                 | Forwarded::Released(_)
                 | Forwarded::Quarantine(_)
-                | Forwarded::Outbox(_) => {
+                | Forwarded::Outbox(_)
+                | Forwarded::Tombstone(_) => {
                     self.learn(call.shard, Some(target));
                     return Ok(answer);
                 }
@@ -331,7 +341,9 @@ impl Engine {
                         reason,
                     });
                 }
-                Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Err(refused(call.key, answer)),
+                Forwarded::Failed(_) | Forwarded::Invalid { .. } | Forwarded::Forgotten(_) => {
+                    return Err(refused(call.key, answer));
+                }
             }
             call.was_repeated.store(true, Ordering::Relaxed);
             if hint.is_none() {
@@ -356,10 +368,11 @@ impl Engine {
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let envelope = match &call.body {
             Body::Command(_, envelope) => Some(envelope),
-            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox => None,
+            Body::Query(_) | Body::Release(..) | Body::Quarantine | Body::Outbox | Body::Forget(_) => None,
         };
         let request_id = match &call.body {
             Body::Release(_, by) => by.to_string(),
+            Body::Forget(forget) => forget.request.to_string(),
             _ => envelope.map_or_else(String::new, |envelope| envelope.request.to_string()),
         };
         let chain = envelope.and_then(|envelope| envelope.chain.as_deref());
@@ -373,6 +386,12 @@ impl Engine {
             tenant: call.tenant.as_str().to_owned(),
             schema: self.fleet.fingerprint(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
+            asked_by: match &call.body {
+                Body::Forget(forget) => forget.asked_by.as_deref(),
+                _ => envelope.and_then(|envelope| envelope.asked_by.as_deref()),
+            }
+            .unwrap_or_default()
+            .to_owned(),
             depth: chain.map_or(0, |chain| chain.depth),
             path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
             origin: origin.map(|origin| pb::EffectOrigin {
@@ -395,6 +414,9 @@ impl Engine {
                 Body::Release(Release::Skip, _) => pb::forward_request::Body::Release(pb::Release { skip: true }),
                 Body::Quarantine => pb::forward_request::Body::Quarantine(pb::QuarantineQuery {}),
                 Body::Outbox => pb::forward_request::Body::Outbox(pb::OutboxQuery {}),
+                Body::Forget(forget) => pb::forward_request::Body::Forget(pb::Forget {
+                    reason: forget.reason.clone(),
+                }),
             }),
         };
         match peer.forward.call(request) {
@@ -436,6 +458,7 @@ impl Engine {
                 let envelope = Envelope {
                     is_foreign: request.schema != 0 && request.schema != self.fleet.fingerprint(),
                     fingerprint: request.fingerprint,
+                    asked_by: asked_by(&request.asked_by),
                     chain: (request.depth > 0).then(|| Arc::new(chain)),
                     origin: request.origin.map(|origin| {
                         Arc::new(Origin {
@@ -452,6 +475,14 @@ impl Engine {
             Some(pb::forward_request::Body::Query(query)) => Body::Query(Query::from_wire(query, request.shard)),
             Some(pb::forward_request::Body::Release(release)) => match RequestId::new(&request.request_id) {
                 Ok(by) => Body::Release(if release.skip { Release::Skip } else { Release::Retry }, by),
+                Err(error) => return invalid("request id", error.to_string()),
+            },
+            Some(pb::forward_request::Body::Forget(forget)) => match RequestId::new(&request.request_id) {
+                Ok(id) => Body::Forget(Box::new(Forget {
+                    request: id,
+                    asked_by: asked_by(&request.asked_by),
+                    reason: forget.reason,
+                })),
                 Err(error) => return invalid("request id", error.to_string()),
             },
             Some(pb::forward_request::Body::Quarantine(_)) => Body::Quarantine,
@@ -512,6 +543,18 @@ impl Engine {
                 .release(call.key, *how, by.clone(), call.trace)
                 .await
                 .map(Forwarded::Released),
+            Body::Forget(forget) => {
+                let forgotten = Forgotten {
+                    entity: call.key.clone(),
+                    request: forget.request.clone(),
+                    at_ms: replica.now_ms(),
+                    asked_by: forget.asked_by.clone(),
+                    reason: forget.reason.clone(),
+                    trace: call.trace,
+                };
+                let tombstone = replica.forget(forgotten).await;
+                tombstone.map(|tombstone| Forwarded::Tombstone(tombstone.map(|found| Box::new((*found).clone()))))
+            }
             Body::Outbox => replica
                 .confirm()
                 .await
@@ -548,29 +591,11 @@ impl Engine {
             Undelivered::Restarting { after_ms, reason } => Forwarded::Restarting { after_ms, reason },
             Undelivered::Quarantined(reason) => Forwarded::Quarantined(reason),
             Undelivered::Skipped(reason) => Forwarded::Skipped(reason),
+            Undelivered::Forgotten(reason) => Forwarded::Forgotten(reason),
             Undelivered::Reused => Forwarded::Invalid {
                 field: "request id".to_owned(),
                 reason: "was used for another command".to_owned(),
             },
         })
-    }
-}
-
-/// The error of a call that was refused for good.
-fn refused(key: &EntityKey, answer: Forwarded) -> Error {
-    match answer {
-        Forwarded::Failed(reason) => Error::Failed {
-            entity: key.to_string(),
-            reason,
-        },
-        Forwarded::Invalid { field, reason } => Error::Invalid { field, reason },
-        other => unexpected(key, &other),
-    }
-}
-
-pub(super) fn unexpected(key: &EntityKey, answer: &Forwarded) -> Error {
-    Error::Failed {
-        entity: key.to_string(),
-        reason: format!("answered with something else than was asked: {answer:?}"),
     }
 }

@@ -2,14 +2,22 @@
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
-//! replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
-//! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people).
+//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
+//! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people),
+//! [`history`] (what was recorded of an entity), [`forget`] (how it is forgotten, and the proof of it), [`retention`] (how its beginning
+//! is let go), [`audit`] (who has looked at it).
 
+mod audit;
 mod call;
+mod feed;
+pub(crate) mod forget;
 mod groups;
 mod health;
+pub(crate) mod history;
 mod load;
 pub(crate) mod read;
+mod refused;
+mod retention;
 mod roster;
 mod route;
 pub(crate) mod sagas;
@@ -32,10 +40,11 @@ use std::{
     time::Instant,
 };
 
+use audit::Auditor;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::cluster::v1 as pb;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     admission::Admission,
@@ -53,7 +62,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{identity::Identity, log::Log, state::StateDb},
+    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
     transport::links::Links,
 };
 
@@ -82,6 +91,14 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// Subscriptions that may still begin.
+    subscriptions: Arc<Semaphore>,
+    /// Who has looked at what, and changed what by hand.
+    auditor: Auditor,
+    /// What is to be written anew at the next start.
+    erasure: Arc<Erasure>,
+    /// Room for histories that are read just now.
+    histories: Semaphore,
     /// What the builds of the members can read.
     pub(crate) fleet: Arc<Fleet>,
     /// Chains of effects that were too deep, and the path of the last of them.
@@ -122,6 +139,10 @@ impl Engine {
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Arc<Semaphore> {
+        &self.subscriptions
     }
 
     pub(crate) fn shards(&self) -> u32 {

@@ -194,6 +194,7 @@ pub(super) async fn here(replica: &Arc<Replica>, call: &Call<'_>, query: &Query)
             Err(NotHere::TooOld) => return Ok(Forwarded::TooOld),
             Err(NotHere::Foreign(reason)) => return Ok(foreign(reason)),
             Err(NotHere::Failed(reason)) => return Ok(Forwarded::Failed(reason)),
+            Err(NotHere::Forgotten(reason)) => return Ok(Forwarded::Forgotten(reason)),
         },
         None => (as_leader(replica, call, query.newer_than).await?, true),
     };
@@ -259,13 +260,13 @@ async fn as_leader(replica: &Arc<Replica>, call: &Call<'_>, newer_than: Option<u
 
 /// The events of an entity after a version, up to another.
 fn events(replica: &Replica, key: &EntityKey, after: u64, up_to: u64) -> Result<Vec<EventView>, Undelivered> {
-    let records = replica
-        .history(key, 1)
+    let (before, records) = replica
+        .history(key)
         .map_err(|error| Undelivered::Failed(error.to_string()))?;
     let all = records
         .iter()
         .flat_map(|record| record.events.iter().map(move |event| (record, event)));
-    Ok((1_u64..)
+    Ok((before + 1..)
         .zip(all)
         .filter(|(version, _)| *version > after && *version <= up_to)
         .map(|(version, (record, event))| EventView {

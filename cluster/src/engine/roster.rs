@@ -79,7 +79,7 @@ impl Engine {
         let node = NodeId::try_from(request.node).ok().filter(|node| *node != 0);
         let node = node.ok_or_else(|| invalid("node", "must be between 1 and 65535"))?;
         let card = card_of(&request.schema).map_err(|reason| invalid("schema", &reason))?;
-        if let Some(reason) = card.as_ref().and_then(|card| card.obstacle(&self.map().floor)) {
+        if let Some(reason) = card.as_ref().and_then(|card| card.obstacle(self.map().floor.as_ref())) {
             return Err(AskError::Rejected(reason));
         }
         let address = request.address.parse();

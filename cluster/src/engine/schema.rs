@@ -5,12 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use proto::cluster::v1 as pb;
 
-use super::Engine;
+use super::{
+    Engine,
+    read::{Consistency, Query},
+};
 use crate::{
+    cluster::Request,
     codec,
     config::NodeId,
     entity::EntityKey,
     error::Error,
+    journal::quarantine::Stage,
     membership::{Map, RosterCommand},
     replication::{GroupStatus, node_of},
     schema::{
@@ -18,6 +23,8 @@ use crate::{
         card::{CARD_BYTES_MAX, Card},
         view,
     },
+    supervision::contain,
+    transport::outcome::StateView,
 };
 
 impl Engine {
@@ -26,7 +33,7 @@ impl Engine {
         let Some(card) = card_of(&hello.schema)? else {
             return Ok(());
         };
-        match card.obstacle(&self.map().floor) {
+        match card.obstacle(self.map().floor.as_ref()) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
@@ -40,6 +47,44 @@ impl Engine {
         }
     }
 
+    /// A view as this build would have made it. Where a replica of another build has answered, its state may lack what only this
+    /// one knows: it is made anew from the events, if all of them are there.
+    pub(crate) async fn as_own(
+        self: &Arc<Self>,
+        key: &EntityKey,
+        query: Query,
+        view: StateView,
+        request: &Request,
+    ) -> StateView {
+        let kind = self.registry().get(&key.kind);
+        let Some(kind) = kind.filter(|kind| !kind.trusts(&view.state)) else {
+            return view;
+        };
+        let all = Query {
+            events_after: Some(0),
+            ..Query::default()
+        };
+        let read = self.read(key, all, (Consistency::Tokens, &[view.token]), request).await;
+        let Some(mut seen) = read.ok().filter(|seen| seen.events.len() as u64 == seen.version) else {
+            return view;
+        };
+        let evolved = contain::run(Stage::Revive, || {
+            let mut live = kind.load(None)?;
+            for event in &seen.events {
+                live.evolve(&event.event)?;
+            }
+            Ok(live.snapshot())
+        });
+        let Ok(state) = evolved else { return view };
+        seen.events
+            .retain(|event| query.events_after.is_some_and(|after| event.version > after));
+        StateView {
+            state,
+            age_us: view.age_us,
+            ..seen
+        }
+    }
+
     /// What the cluster's journal may hold, for people.
     pub(crate) fn schema(&self) -> SchemaView {
         let map = self.map();
@@ -50,7 +95,7 @@ impl Engine {
                 .iter()
                 .map(|(node, member)| (*node, member.schema))
                 .collect(),
-            entries: view::entries(&map.floor),
+            entries: view::entries(map.floor.as_ref()),
         }
     }
 
@@ -68,7 +113,7 @@ impl Engine {
         }
         let card: Card =
             serde_json::from_str(schema_json).map_err(|error| invalid(format!("is no schema: {error}")))?;
-        Ok(view::check(&card, &self.map().floor))
+        Ok(view::check(&card, self.map().floor.as_ref()))
     }
 
     /// What this node tells the roster of its build.
@@ -82,7 +127,7 @@ impl Engine {
     /// Takes note of what a map says of the members' builds.
     pub(super) fn learn_builds(&self, map: &Map) {
         let builds = map.members.iter().map(|(node, member)| (*node, member.schema));
-        self.fleet.learn(&map.floor, builds);
+        self.fleet.learn(map.floor.as_ref(), builds);
     }
 
     /// The members whose build would pass over something that this one writes.

@@ -13,15 +13,17 @@ use std::{
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Engine, SNAPSHOTS, groups::Opened};
+use super::{Engine, SNAPSHOTS, audit::Auditor, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
     codec,
     config::{Config, NodeId},
     entity::Registry,
+    feed::group::{self, Group},
+    history::audit::{Audit, RETENTION},
     membership::{
         Map, Roster,
         hello::{self, First},
@@ -42,7 +44,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{identity::Identity, log::Log, state::StateDb},
+    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
     supervision::dependency::Dependency,
     transport::links::Links,
 };
@@ -66,11 +68,12 @@ impl Engine {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
                 _ => {}
             }
+            let erasure = Erasure::open(&folder).map_err(|error| error.to_string())?;
             let log = Log::open(&folder.join("log")).map_err(|error| error.to_string())?;
             let db = StateDb::open(&folder.join("state")).map_err(|error| error.to_string())?;
-            Ok::<_, String>((identity, log, db))
+            Ok::<_, String>((identity, erasure, log, db))
         });
-        let (identity, log, db) = opened
+        let (identity, erasure, log, db) = opened
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
@@ -81,7 +84,7 @@ impl Engine {
                 "the schemas of all kinds have {card_bytes} bytes together; at most {CARD_BYTES_MAX} are allowed"
             )));
         }
-        if let Some(reason) = fleet.own().obstacle(&identity.map().1.floor) {
+        if let Some(reason) = fleet.own().obstacle(identity.map().1.floor.as_ref()) {
             return Err(StartError::Schema(reason));
         }
         let (version, map) = first_map(&config, &identity, fleet.own()).await?;
@@ -95,6 +98,10 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
+            erasure: Arc::new(erasure),
+            auditor: Auditor::default(),
+            histories: Semaphore::new(super::history::HISTORIES_IN_FLIGHT_MAX),
             fleet: Arc::new(fleet),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
@@ -103,7 +110,13 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: registry.with::<Roster>().with::<Dependency>(),
+            registry: (registry
+                .with::<Roster>()
+                .with::<Dependency>()
+                .with::<Group>()
+                .with::<Audit>())
+            .with_retention::<Audit>(RETENTION)
+            .with_retention::<Group>(group::RETENTION),
             services,
             identity: Arc::new(identity),
             mailbox,
@@ -205,6 +218,7 @@ impl Engine {
             limits: limits.clone(),
             db: Arc::clone(&self.db),
             log: Arc::clone(&self.log),
+            erasure: Arc::clone(&self.erasure),
             mailbox: Arc::clone(&self.mailbox),
             snapshots: self.snapshot_folder(),
         })?;
@@ -229,6 +243,8 @@ impl Engine {
             tokio::spawn(Arc::clone(self).keep_placing()),
             tokio::spawn(Arc::clone(self).keep_closing()),
             tokio::spawn(Arc::clone(self).keep_watching_itself()),
+            tokio::spawn(Arc::clone(self).keep_retention()),
+            tokio::spawn(Arc::clone(self).keep_audit()),
             tokio::spawn(Self::keep_looking(Arc::downgrade(self))),
             tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
@@ -266,7 +282,10 @@ impl Engine {
             let _ = checkpoints.send(last);
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        threads.into_iter().for_each(|thread| drop(thread.join()));
+        for thread in threads {
+            // One that panicked has ended the process already.
+            drop(thread.join());
+        }
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

@@ -382,17 +382,21 @@ impl Engine {
                     let loaded = replica
                         .load(key)
                         .map_err(|error| Status::data_loss(error.to_string()))?;
+                    if loaded.forgotten.is_some() {
+                        return Ok(None);
+                    }
                     let live = replica
                         .revive(key, &loaded)
                         .map_err(|fault| Status::data_loss(fault.reason))?;
-                    Ok(pb::ScanRow {
+                    Ok(Some(pb::ScanRow {
                         kind: key.kind.to_string(),
                         id: key.id.to_string(),
                         version: loaded.head.version,
                         state: live.snapshot(),
                         outbox: replica.state().outbox_of(key).count() as u32,
-                    })
+                    }))
                 })
+                .filter_map(Result::transpose)
                 .collect::<Result<Vec<_>, Status>>()?;
             if pages.send(Ok(pb::ScanResponse { rows })).await.is_err() {
                 return Ok(());

@@ -52,6 +52,8 @@ pub(crate) enum Undelivered {
     Quarantined(String),
     /// Never to be done: the command was skipped while the entity was quarantined, for this reason.
     Skipped(String),
+    /// Not done: the entity is forgotten.
+    Forgotten(String),
 }
 
 /// A command on its way to an activation.
@@ -144,6 +146,13 @@ impl Actor for Activation {
                 });
             }
         };
+        if let Some(tombstone) = &loaded.forgotten {
+            myself.drain()?;
+            return Ok(ActivationState::Ending {
+                gate: arguments.gate,
+                reason: Undelivered::Forgotten(tombstone.text()),
+            });
+        }
         let poison = loaded.poison.clone();
         let decider = Decider::new(arguments.key.clone(), rand::random(), loaded, live);
         Ok(ActivationState::Alive(Box::new(Alive {

@@ -194,6 +194,8 @@ impl Decider {
             fingerprint: envelope.fingerprint,
             chain: envelope.chain.as_deref().cloned(),
             origin: envelope.origin.as_deref().cloned(),
+            asked_by: envelope.asked_by.clone(),
+            keeps_effects: false,
         };
         for (name, row) in timers::changes(&decided, fired.as_deref()) {
             match row {

@@ -22,6 +22,8 @@ pub(crate) struct Envelope {
     pub(crate) chain: Option<Arc<Chain>>,
     /// Where it came from, if it is another entity's effect.
     pub(crate) origin: Option<Arc<Origin>>,
+    /// Who asked; none for what the cluster itself asks.
+    pub(crate) asked_by: Option<Arc<str>>,
     /// Nobody waits for it any more after this.
     pub(crate) deadline: Option<Instant>,
     /// It comes from a node with another build, which may know fields that this one does not.
@@ -37,6 +39,7 @@ impl Envelope {
             fingerprint: 0,
             chain: None,
             origin: None,
+            asked_by: None,
             deadline: None,
             is_foreign: false,
         }

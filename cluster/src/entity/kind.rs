@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
+    history::Retention,
     saga::outline::{About, Brief, Outline},
     schema::{
         Part, Stored,
@@ -85,6 +86,7 @@ pub struct Registry {
 struct Carried {
     kind: Arc<dyn Kind>,
     policy: Policy,
+    retention: Retention,
 }
 
 impl Registry {
@@ -115,9 +117,45 @@ impl Registry {
             panic!("the table of the saga {}: {error}", E::KIND);
         }
         let kind = Arc::new(Typed::<E>::new());
-        let before = self.kinds.insert(E::KIND, Carried { kind, policy });
+        let before = self.kinds.insert(
+            E::KIND,
+            Carried {
+                kind,
+                policy,
+                retention: Retention::FOR_EVER,
+            },
+        );
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
+    }
+
+    /// The same, with a kind that keeps less than all of its history.
+    ///
+    /// # Panics
+    /// When the kind is not there.
+    #[must_use]
+    pub fn with_retention<E: Entity>(mut self, retention: Retention) -> Self {
+        let carried = self.kinds.get_mut(E::KIND);
+        carried
+            .unwrap_or_else(|| panic!("there is no kind {}", E::KIND))
+            .retention = retention;
+        self
+    }
+
+    /// The registry with what kinds keep of their history as a config file gives it; or the kind that is unknown.
+    pub fn keeping(mut self, retentions: &BTreeMap<String, Retention>) -> Result<Self, String> {
+        for (name, retention) in retentions {
+            let carried = self.kinds.get_mut(name.as_str()).ok_or_else(|| name.clone())?;
+            carried.retention = *retention;
+        }
+        Ok(self)
+    }
+
+    /// What a kind keeps of the history of each entity.
+    pub fn retention(&self, kind: &str) -> Retention {
+        self.kinds
+            .get(kind)
+            .map_or(Retention::FOR_EVER, |carried| carried.retention)
     }
 
     /// The names of the kinds that are sagas, in order.

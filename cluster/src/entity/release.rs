@@ -142,6 +142,7 @@ impl Alive {
                         fingerprint: poison.fingerprint,
                         chain: poison.chain.map(Arc::new),
                         origin: poison.origin.map(Arc::new),
+                        asked_by: poison.asked_by,
                         ..Envelope::new(poison.request, poison.trace)
                     },
                     command,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decided, TakenEffects,
+    Decided, TakenEffects, feed, forget,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
     rebuild,
     shard::{is_unwritten, read_row, stored_history},
@@ -15,7 +15,7 @@ use crate::{
     supervision::contain::contain,
 };
 
-/// Bytes of commands and events in one history row of more than one record.
+/// Bytes of commands, events and effects in one history row of more than one record.
 const HISTORY_ROW_BYTES_MAX: usize = 64 << 10;
 /// Blocks of requests that are kept for one entity.
 const REQUEST_BLOCKS_MAX: u64 = (REQUESTS_KEPT_MAX / REQUEST_BLOCK_LEN) as u64;
@@ -30,9 +30,19 @@ pub(crate) fn batch(
 ) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for (key, entity) in &tail.entities {
-        let row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
-        if is_unwritten(&row, entity) {
-            let row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        if let Some(tombstone) = &entity.forgotten {
+            forget::erase(store, key, entity.head, tombstone, &mut batch)?;
+            continue;
+        }
+        let mut row = if entity.is_new { None } else { read_row(store, key)? }.unwrap_or_default();
+        let is_unwritten = is_unwritten(&row, entity);
+        if is_unwritten {
+            row = write_entity(store, registry, key, row, entity, requests_kept_ms, &mut batch)?;
+        }
+        if let Some(base) = &entity.base {
+            forget::trim_rows(store, key, &mut row, base, &mut batch)?;
+        }
+        if is_unwritten || entity.base.is_some() {
             batch.put(keys::entity(key), keys::encode(&row));
         }
     }
@@ -54,6 +64,7 @@ pub(crate) fn batch(
             None => batch.remove(keys::quarantine(key)),
         }
     }
+    feed::rows::write(store, &tail.feed, &mut batch)?;
     batch.put(keys::META.to_vec(), keys::encode(meta));
     Ok(batch)
 }
@@ -67,11 +78,13 @@ fn write_entity(
     requests_kept_ms: u64,
     batch: &mut Batch,
 ) -> Result<EntityRow, StoreError> {
-    for records in entity.records.chunks(HISTORY_ROW_LEN_MAX) {
+    let base = entity.base.as_ref().map_or(0, |base| base.seq);
+    let kept = entity.records.partition_point(|record| record.seq <= base);
+    for records in entity.records[kept..].chunks(HISTORY_ROW_LEN_MAX) {
         let mut row: Vec<Decided> = Vec::new();
         let mut bytes = 0;
         for record in records {
-            let size = record.command.len() + record.events.iter().map(bytes::Bytes::len).sum::<usize>();
+            let size = record.bytes();
             if bytes + size > HISTORY_ROW_BYTES_MAX && !row.is_empty() {
                 batch.put(keys::history(key, row[0].seq), keys::encode(&row));
                 row.clear();
@@ -108,7 +121,7 @@ fn write_entity(
     Ok(row)
 }
 
-/// What history keeps of a record: effects follow from command and state, and those under way are in the outbox.
+/// What history keeps of a record: all that a later build needs to decide it again and to compare.
 pub(crate) fn for_history(record: &Decided) -> Decided {
     Decided {
         entity: record.entity.clone(),
@@ -121,14 +134,16 @@ pub(crate) fn for_history(record: &Decided) -> Decided {
         command: record.command.clone(),
         reply: record.reply.clone(),
         events: record.events.clone(),
-        effects: Vec::new(),
-        acknowledges: Vec::new(),
+        effects: record.effects.clone(),
+        acknowledges: record.acknowledges.clone(),
         fires: record.fires.clone(),
         lift: record.lift.clone(),
         fingerprint: record.fingerprint,
         // Of use only while the record's effects are under way, and while it may come again: both are kept elsewhere.
         chain: None,
         origin: None,
+        asked_by: record.asked_by.clone(),
+        keeps_effects: true,
     }
 }
 

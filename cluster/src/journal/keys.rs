@@ -8,6 +8,8 @@
 //! | requests | `q` kind 0 id 0 block (8 bytes, big endian) | [`REQUEST_BLOCK_LEN`] [`KeptRequest`]s |
 //! | outbox | `o` effect id | [`OutboxRow`](super::OutboxRow) |
 //! | timer | `t` kind 0 id 0 name | [`TimerKey`] and [`TimerRow`](super::TimerRow) |
+//! | feed | `f` index (8 bytes, big endian) place (4 bytes, big endian) | a [`FeedRow`](super::feed::rows::FeedRow) that begins there |
+//! | base | `b` kind 0 id | the [`Base`](crate::history::Base) of an entity whose first records are gone |
 //! | quarantine | `x` kind 0 id | the [`EntityKey`] and its [`QuarantineRow`](super::quarantine::QuarantineRow) |
 //!
 //! Ids contain no control characters, so a zero byte always ends one. Values are MessagePack; the store adds a checksum.
@@ -16,7 +18,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    EffectId, TimerKey,
+    EffectId, TimerKey, Tombstone,
+    feed::Position,
     senders::{KeptEffect, Sender},
 };
 use crate::{
@@ -35,6 +38,7 @@ pub(crate) const ENTITIES: &[u8] = b"e";
 pub(crate) const OUTBOX: &[u8] = b"o";
 pub(crate) const TIMERS: &[u8] = b"t";
 pub(crate) const QUARANTINE: &[u8] = b"x";
+pub(crate) const FEED: &[u8] = b"f";
 
 /// What is true of the whole shard at a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +75,9 @@ pub(crate) struct EntityRow {
     /// and the effects it has taken that are not.
     #[serde(default)]
     pub(crate) effects: Vec<KeptEffect>,
+    /// It is forgotten: nothing else of this row is left but the head.
+    #[serde(default)]
+    pub(crate) forgotten: Option<Box<Tombstone>>,
 }
 
 /// How far an entity has come.
@@ -82,6 +89,24 @@ pub(crate) struct Head {
     pub(crate) version: u64,
     /// The activation that decided the last record.
     pub(crate) activation: u64,
+}
+
+impl Head {
+    /// In the place of an activation, where the entity is forgotten.
+    const FORGOTTEN: u64 = u64::MAX;
+
+    /// The same, of one that is forgotten from now on.
+    pub(super) fn forgotten(self) -> Self {
+        Self {
+            activation: Self::FORGOTTEN,
+            ..self
+        }
+    }
+
+    /// Whether it is that of a forgotten entity.
+    pub(super) fn is_of_forgotten(self) -> bool {
+        self.activation == Self::FORGOTTEN
+    }
 }
 
 /// A request that was answered: where to find its reply.
@@ -154,8 +179,48 @@ pub(crate) fn timer(timer: &TimerKey) -> Vec<u8> {
     key
 }
 
+/// What all timers of an entity begin with.
+pub(crate) fn timers_of(key: &EntityKey) -> Vec<u8> {
+    let mut prefix = row(b't', key);
+    prefix.push(0);
+    prefix
+}
+
+/// What all open effects of an entity begin with.
+pub(crate) fn outbox_of(key: &EntityKey) -> Vec<u8> {
+    format!("o{key}#").into_bytes()
+}
+
+/// Where an entity's kept history begins.
+pub(crate) fn base(key: &EntityKey) -> Vec<u8> {
+    row(b'b', key)
+}
+
+/// What all blocks of requests of an entity begin with.
+pub(crate) fn requests_of(key: &EntityKey) -> Vec<u8> {
+    let mut prefix = row(b'q', key);
+    prefix.push(0);
+    prefix
+}
+
 pub(crate) fn quarantine(key: &EntityKey) -> Vec<u8> {
     row(b'x', key)
+}
+
+pub(crate) fn feed(first: Position) -> Vec<u8> {
+    let mut key = FEED.to_vec();
+    key.extend_from_slice(&first.index.to_be_bytes());
+    key.extend_from_slice(&first.place.to_be_bytes());
+    key
+}
+
+/// Where the feed row of a key begins.
+pub(crate) fn feed_position(row_key: &[u8]) -> Option<Position> {
+    let (index, place) = row_key.strip_prefix(FEED)?.split_at_checked(8)?;
+    Some(Position {
+        index: u64::from_be_bytes(index.try_into().ok()?),
+        place: u32::from_be_bytes(place.try_into().ok()?),
+    })
 }
 
 fn row(tag: u8, key: &EntityKey) -> Vec<u8> {
@@ -213,6 +278,12 @@ mod tests {
         };
         assert_eq!(timer(&timer_key), b"torder\0a/b\0expiry");
         assert_eq!(quarantine(&key), b"xorder\0a/b");
+        let position = Position { index: 258, place: 3 };
+        assert_eq!(feed(position), b"f\0\0\0\0\0\0\x01\x02\0\0\0\x03");
+        assert_eq!(feed_position(&feed(position)), Some(position));
+        assert_eq!(base(&key), b"border\0a/b");
+        assert!(timer(&timer_key).starts_with(&timers_of(&key)) && outbox(&effect).starts_with(&outbox_of(&key)));
+        assert!(requests(&key, 1).starts_with(&requests_of(&key)));
         assert_eq!(entity_of(&entity(&key)), Some(key));
     }
 

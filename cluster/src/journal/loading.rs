@@ -6,14 +6,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Decided, TakenEffects, TimerRow,
+    Decided, TakenEffects, TimerRow, Tombstone,
     checkpoint::{kept_request, note_effect},
-    keys::{self, Head, KeptRequest},
+    history::stored_history,
+    keys::{self, EntityRow, Head, KeptRequest},
     quarantine::QuarantineRow,
-    shard::{read_row, stored_history},
+    shard::read_row,
 };
 use crate::{
     entity::EntityKey,
+    history::Base,
     store::{StateStore, StoreError},
 };
 
@@ -32,6 +34,23 @@ pub(crate) struct LoadedEntity {
     pub(crate) taken: TakenEffects,
     /// The command for which it is quarantined.
     pub(crate) poison: Option<Arc<QuarantineRow>>,
+    /// It is forgotten: nothing else is left of it but the head.
+    pub(crate) forgotten: Option<Arc<Tombstone>>,
+}
+
+impl LoadedEntity {
+    fn forgotten(head: Head, tombstone: Arc<Tombstone>) -> Self {
+        Self {
+            head,
+            snapshot: None,
+            events: Vec::new(),
+            requests: Vec::new(),
+            timers: BTreeMap::new(),
+            taken: TakenEffects::default(),
+            poison: None,
+            forgotten: Some(tombstone),
+        }
+    }
 }
 
 /// What of an entity is not in the store yet, and the store that holds the rest: all that [`Loading::finish`] needs. The store
@@ -43,6 +62,10 @@ pub(crate) struct Loading {
     pub(super) tail: Vec<Arc<Decided>>,
     /// They are all that there is.
     pub(super) is_whole: bool,
+    /// Where its history begins since the last checkpoint.
+    pub(super) base: Option<Arc<Base>>,
+    /// It was forgotten since the last checkpoint.
+    pub(super) forgotten: Option<(Head, Arc<Tombstone>)>,
 }
 
 impl Loading {
@@ -56,15 +79,34 @@ impl Loading {
         &self.store
     }
 
+    /// The entity's row in the store; `None` where all there is of it is in memory.
+    pub(super) fn row(&self) -> Result<Option<EntityRow>, StoreError> {
+        if self.is_whole {
+            return Ok(None);
+        }
+        read_row(&*self.store, &self.key)
+    }
+
+    /// The first record that answered an effect of another entity which may come again; the largest number where there is none.
+    pub(crate) fn first_taken_effect(&self) -> Result<u64, StoreError> {
+        let row = self.row()?.unwrap_or_default();
+        let mut taken = TakenEffects::restore(&row.senders, &row.effects);
+        let tail = self.tail.iter().filter(|record| record.seq > row.head.seq);
+        tail.for_each(|record| note_effect(&mut taken, record));
+        let (_, effects) = taken.stored();
+        Ok(effects.iter().map(|effect| effect.seq).min().unwrap_or(u64::MAX))
+    }
+
     /// Reads what the state follows from, and nothing else: for who only looks at the entity. As it was when this was begun,
     /// or as a checkpoint made since then has it, which is newer.
     pub(crate) fn look(self) -> Result<LoadedEntity, StoreError> {
-        let row = if self.is_whole {
-            None
-        } else {
-            read_row(&*self.store, &self.key)?
+        if let Some((head, tombstone)) = self.forgotten {
+            return Ok(LoadedEntity::forgotten(head, tombstone));
         }
-        .unwrap_or_default();
+        let row = self.row()?.unwrap_or_default();
+        if let Some(tombstone) = row.forgotten {
+            return Ok(LoadedEntity::forgotten(row.head, Arc::new(*tombstone)));
+        }
         let mut loaded = LoadedEntity {
             head: row.head,
             snapshot: row.snapshot,
@@ -73,6 +115,7 @@ impl Loading {
             taken: TakenEffects::default(),
             timers: BTreeMap::new(),
             poison: None,
+            forgotten: None,
         };
         if row.snapshot_version < row.head.version {
             loaded.head = Head {
@@ -97,8 +140,16 @@ impl Loading {
             key,
             tail,
             is_whole,
+            forgotten,
+            ..
         } = self;
+        if let Some((head, tombstone)) = forgotten {
+            return Ok(LoadedEntity::forgotten(head, tombstone));
+        }
         let row = if is_whole { None } else { read_row(&*store, &key)? }.unwrap_or_default();
+        if let Some(tombstone) = row.forgotten {
+            return Ok(LoadedEntity::forgotten(row.head, Arc::new(*tombstone)));
+        }
         let mut loaded = LoadedEntity {
             head: row.head,
             snapshot: row.snapshot.clone(),
@@ -107,6 +158,7 @@ impl Loading {
             taken: TakenEffects::restore(&row.senders, &row.effects),
             timers: BTreeMap::new(),
             poison: None,
+            forgotten: None,
         };
         if row.snapshot_version < row.head.version {
             let history = stored_history(&*store, &key, row.snapshot_seq)?;
@@ -187,6 +239,8 @@ mod tests {
                 fingerprint: 0,
                 chain: None,
                 origin: None,
+                asked_by: None,
+                keeps_effects: false,
             });
             let index = shard.meta().applied.0 + 1;
             let data = batch::pack([record.encode()].iter());

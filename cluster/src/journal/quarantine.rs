@@ -79,6 +79,9 @@ pub(crate) struct Quarantined {
     pub(crate) chain: Option<Chain>,
     #[serde(default)]
     pub(crate) origin: Option<Origin>,
+    /// Who asked for the command.
+    #[serde(default)]
+    pub(crate) asked_by: Option<Arc<str>>,
 }
 
 /// What a decided record says that lifts its entity's quarantine.
@@ -167,6 +170,14 @@ impl Quarantine {
             self.open -= usize::from(before.poison.is_some());
         }
         row
+    }
+
+    /// Forgets all of an entity; says which row changed.
+    pub(super) fn forget(&mut self, key: &EntityKey) -> Option<RowChange> {
+        self.rows.contains_key(key).then(|| {
+            self.remove(key);
+            (key.clone(), None)
+        })
     }
 
     fn remove(&mut self, key: &EntityKey) {

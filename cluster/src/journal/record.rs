@@ -1,11 +1,11 @@
 //! What one append makes durable.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Chain, Firing, Lift, Origin, Quarantined};
+use super::{Chain, Firing, Forgotten, Lift, Origin, Quarantined, Trimmed};
 use crate::{
     entity::{EntityKey, RequestId, decision::EffectRequest},
     trace::TraceContext,
@@ -32,6 +32,10 @@ pub(crate) enum Record {
     Quarantined(Box<Quarantined>),
     /// The journal's mark, drawn by its first leader. Counts once: a journal keeps its first mark.
     Marked(u64),
+    /// An entity is forgotten.
+    Forgotten(Box<Forgotten>),
+    /// The beginning of an entity's history is let go.
+    Trimmed(Box<Trimmed>),
 }
 
 /// A decided command and all that follows from it.
@@ -71,6 +75,25 @@ pub(crate) struct Decided {
     /// Where the command came from; none unless it was another entity's effect.
     #[serde(default)]
     pub(crate) origin: Option<Origin>,
+    /// Who asked, as the caller has said; none for what the cluster itself asked: effects, outcomes, timers.
+    #[serde(default)]
+    pub(crate) asked_by: Option<Arc<str>>,
+    /// In history: `effects` is what was decided. False for rows of builds that kept no effects there.
+    #[serde(default)]
+    pub(crate) keeps_effects: bool,
+}
+
+impl Decided {
+    /// Bytes of its command, events and effects, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let events = self.events.iter().map(Bytes::len);
+        let effects = self.effects.iter().map(|effect| match &effect.request {
+            EffectRequest::Command { command, .. } => command.len(),
+            EffectRequest::Call { request, .. } => request.len(),
+            EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => 0,
+        });
+        self.command.len() + events.chain(effects).sum::<usize>()
+    }
 }
 
 /// A recorded intention.
@@ -181,6 +204,8 @@ mod tests {
                 floor: 4,
                 holes: vec![3],
             }),
+            asked_by: Some("ann".into()),
+            keeps_effects: false,
             entity,
         })
     }
@@ -198,10 +223,11 @@ mod tests {
         let hex: Vec<String> = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex.concat(),
-            "0181a744656369646564dc001192a56f72646572a137020901a3722d31cd03e894000506c3c40163\
+            "0181a744656369646564dc001392a56f72646572a137020901a3722d31cd03e894000506c3c40163\
              81a3457272c4026e6f91c40165919281a7436f6d6d616e6492\
              92a573746f636ba161c40164c401749193\
-             92a56f72646572a137010093a665787069727901cd0384c00792019192a56f72646572a137940203049103"
+             92a56f72646572a137010093a665787069727901cd0384c00792019192a56f72646572a137940203049103\
+             a3616e6ec2"
         );
     }
 

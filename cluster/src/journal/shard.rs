@@ -8,8 +8,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow,
-    keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, Head, Meta},
+    Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow, Tombstone,
+    feed::{Fed, Position},
+    keys::{self, EntityRow, Head, Meta},
     loading::Loading,
     quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
     senders,
@@ -25,6 +26,8 @@ use crate::{
 /// Positions for which a replica remembers its digest, so that replicas can be compared while they move.
 const RECENT_DIGESTS_LEN: usize = 256;
 
+pub(super) use super::history::stored_history;
+
 /// What applying an entry did.
 #[derive(Debug, Default)]
 pub(crate) struct AppliedEntry {
@@ -36,18 +39,20 @@ pub(crate) struct AppliedEntry {
     pub(crate) effects: Vec<EffectId>,
     /// Timers that changed, with their next firing; none for those that are gone.
     pub(crate) timers: Vec<(TimerKey, Option<Firing>)>,
+    /// Entities that are forgotten from now on.
+    pub(crate) forgotten: Vec<EntityKey>,
 }
 
 /// The state of one shard on one replica.
 pub(crate) struct Shard {
     store: Arc<dyn StateStore>,
-    meta: Meta,
-    tail: Tail,
+    pub(super) meta: Meta,
+    pub(super) tail: Tail,
     /// The tail that a checkpoint is writing just now.
     frozen: Option<Arc<Tail>>,
     outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
-    timers: Timers,
-    quarantine: Quarantine,
+    pub(super) timers: Timers,
+    pub(super) quarantine: Quarantine,
     /// For each entity that is sent something: at which positions its open effects came about, and how many there.
     open_to: HashMap<EntityKey, BTreeMap<u64, u32>>,
     recent: VecDeque<(u64, u64)>,
@@ -111,12 +116,12 @@ impl Shard {
             self.meta.applied.0
         );
         let mut applied = AppliedEntry::default();
-        for record in batch::unpack(data) {
+        for (place, record) in (0..).zip(batch::unpack(data)) {
             let record = record
                 .ok_or_else(|| "cut short".to_owned())
                 .and_then(|bytes| Record::decode(&bytes).map(|record| (bytes.len(), record)))
                 .map_err(|reason| StoreError::Failed(format!("the journal's entry {index} is unreadable: {reason}")))?;
-            let taken = self.apply_record(index, record, &mut applied)?;
+            let taken = self.apply_record(Position { index, place }, record, &mut applied)?;
             applied.taken.push(taken);
         }
         if let Some(members) = members {
@@ -134,7 +139,7 @@ impl Shard {
 
     fn apply_record(
         &mut self,
-        index: u64,
+        position: Position,
         (len, record): (usize, Record),
         applied: &mut AppliedEntry,
     ) -> Result<bool, StoreError> {
@@ -153,7 +158,7 @@ impl Shard {
                 Ok(true)
             }
             Record::Decided(decided) => {
-                let head = self.head(&decided.entity)?;
+                let (head, forgotten) = self.standing(&decided.entity)?;
                 let follows = decided.activation == head.activation || decided.base == head.seq;
                 // The activation knows its own timers; should it be wrong, a firing that is not to come is no firing.
                 let fired = match &decided.fires {
@@ -162,22 +167,27 @@ impl Shard {
                 };
                 // What is quarantined decides nothing but what lifts its quarantine.
                 let is_let_in = self.quarantine.poison(&decided.entity).is_some() == decided.lift.is_some();
-                let is_next = decided.seq == head.seq + 1 && follows && is_let_in;
+                let is_next = decided.seq == head.seq + 1 && follows && is_let_in && forgotten.is_none();
                 let Some(fired) = fired.filter(|_| is_next) else {
                     self.digest(decided.seq);
                     return Ok(false);
                 };
                 self.change_timers(&decided, fired.as_deref(), applied);
-                self.take(index, decided, head, len, applied);
+                self.take(position, decided, head, len, applied);
                 Ok(true)
             }
-            Record::Quarantined(quarantined) => self.quarantine(*quarantined, index, len),
+            Record::Quarantined(quarantined) => self.quarantine(*quarantined, position.index, len),
+            Record::Forgotten(forgotten) => self.forget(*forgotten, position.index, applied),
+            Record::Trimmed(trimmed) => self.trim(*trimmed, len),
         }
     }
 
     fn quarantine(&mut self, record: Quarantined, index: u64, len: usize) -> Result<bool, StoreError> {
-        let head = self.head(&record.entity)?;
+        let (head, forgotten) = self.standing(&record.entity)?;
         self.digest(record.seq ^ record.at_ms);
+        if forgotten.is_some() {
+            return Ok(false);
+        }
         let Some(change) = self.quarantine.apply(record, index, head.seq) else {
             return Ok(false);
         };
@@ -186,12 +196,12 @@ impl Shard {
         Ok(true)
     }
 
-    fn quarantine_changed(&mut self, (key, row): RowChange) {
+    pub(super) fn quarantine_changed(&mut self, (key, row): RowChange) {
         self.digest(keys::fnv(key.id.as_bytes()) ^ u64::from(row.as_ref().is_some_and(|row| row.poison.is_some())));
         self.tail.quarantine.insert(key, row);
     }
 
-    fn take(&mut self, index: u64, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
+    fn take(&mut self, position: Position, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
         for id in &decided.acknowledges {
             self.acknowledge(id);
         }
@@ -208,7 +218,7 @@ impl Shard {
                 effect: effect.clone(),
                 at_ms: decided.at_ms,
                 trace: decided.trace,
-                born: index,
+                born: position.index,
                 chain: decided.chain.clone(),
             });
             note_open(&mut self.open_to, &row, true);
@@ -241,7 +251,15 @@ impl Shard {
             version: head.version + decided.events.len() as u64,
             activation: decided.activation,
         };
-        entity.records.push(Arc::new(decided));
+        let record = Arc::new(decided);
+        if !record.events.is_empty() {
+            self.tail.feed.push(Fed {
+                position,
+                first_version: head.version + 1,
+                record: Arc::clone(&record),
+            });
+        }
+        entity.records.push(record);
         self.tail.bytes += len;
     }
 
@@ -269,7 +287,7 @@ impl Shard {
         }
     }
 
-    fn acknowledge(&mut self, id: &EffectId) {
+    pub(super) fn acknowledge(&mut self, id: &EffectId) {
         if let Some(row) = self.outbox.remove(id) {
             note_open(&mut self.open_to, &row, false);
             self.tail.effect_went(id);
@@ -277,31 +295,46 @@ impl Shard {
         }
     }
 
-    fn digest(&mut self, value: u64) {
+    pub(super) fn digest(&mut self, value: u64) {
         let mixed = (self.meta.digest ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.meta.digest = mixed ^ (mixed >> 29);
     }
 
     /// How far an entity has come.
     pub(crate) fn head(&self, key: &EntityKey) -> Result<Head, StoreError> {
-        match self.tails().find_map(|tail| tail.entities.get(key)) {
-            Some(entity) => Ok(entity.head),
-            None => {
-                let row_key = keys::entity(key);
-                let row = self.store.get(&row_key)?;
-                row.map_or(Ok(Head::default()), |row| keys::decode_head(&row_key, &row))
-            }
+        self.standing(key).map(|(head, _)| head)
+    }
+
+    /// How far an entity has come, and that it is forgotten if it is.
+    pub(super) fn standing(&self, key: &EntityKey) -> Result<(Head, Option<Arc<Tombstone>>), StoreError> {
+        if let Some(entity) = self.tails().find_map(|tail| tail.entities.get(key)) {
+            return Ok((entity.head, entity.forgotten.clone()));
         }
+        let row_key = keys::entity(key);
+        let Some(row) = self.store.get(&row_key)? else {
+            return Ok((Head::default(), None));
+        };
+        let head = keys::decode_head(&row_key, &row)?;
+        // Nothing else of the row is read for the others.
+        let forgotten = match head.is_of_forgotten() {
+            true => keys::decode::<EntityRow>(&row_key, &row)?.forgotten,
+            false => None,
+        };
+        Ok((head, forgotten.map(|tombstone| Arc::new(*tombstone))))
     }
 
     /// The tails, the newest first.
-    fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
+    pub(super) fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
         std::iter::once(&self.tail).chain(self.frozen.as_deref())
     }
 
     /// The records of an entity that are not in the store yet, in order.
-    fn tail_records<'a>(&'a self, key: &'a EntityKey) -> impl Iterator<Item = &'a Arc<Decided>> {
+    pub(super) fn tail_records<'a>(&'a self, key: &'a EntityKey) -> impl Iterator<Item = &'a Arc<Decided>> {
+        // What is being written of one that was forgotten meanwhile goes with the next checkpoint.
+        let is_forgotten =
+            (self.tails().filter_map(|tail| tail.entities.get(key))).any(|entity| entity.forgotten.is_some());
         self.tails()
+            .filter(move |_| !is_forgotten)
             .rev()
             .filter_map(|tail| tail.entities.get(key))
             .flat_map(|entity| &entity.records)
@@ -336,11 +369,16 @@ impl Shard {
             .tails()
             .filter_map(|tail| tail.entities.get(key))
             .any(|entity| entity.is_new);
+        let in_tails = || self.tails().filter_map(|tail| tail.entities.get(key));
+        let forgotten =
+            in_tails().find_map(|entity| entity.forgotten.clone().map(|tombstone| (entity.head, tombstone)));
         Loading {
             store: Arc::clone(&self.store),
             key: key.clone(),
             tail: self.tail_records(key).cloned().collect(),
-            is_whole: whole,
+            is_whole: whole || forgotten.is_some(),
+            base: in_tails().find_map(|entity| entity.base.clone()),
+            forgotten,
         }
     }
 
@@ -391,7 +429,7 @@ impl Shard {
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
         let (store, tail) = self.history_parts(key, seq);
-        whole_history(&*store, tail, key, seq)
+        super::history::whole_history(&*store, tail, key, seq)
     }
 
     /// Up to `limit` entities of a kind (all kinds if it is empty) after `after`, in key order.
@@ -480,6 +518,11 @@ impl Shard {
         self.durable_members != self.meta.members
     }
 
+    /// Whether the tail has forgotten an entity.
+    pub(crate) fn forgets(&self) -> bool {
+        self.tail.forgets
+    }
+
     /// Whether a checkpoint would move anything.
     pub(crate) fn is_dirty(&self) -> bool {
         self.tail.entries > 0
@@ -547,31 +590,4 @@ pub(super) fn read_row(store: &dyn StateStore, key: &EntityKey) -> Result<Option
 /// Whether a tail's part of an entity follows what the store holds: nothing of it was written before.
 pub(super) fn is_unwritten(row: &EntityRow, entity: &TailEntity) -> bool {
     entity.head.seq > row.head.seq
-}
-
-/// The records of an entity from `seq` on: those in the store, and after them those of the tail.
-pub(crate) fn whole_history(
-    store: &dyn StateStore,
-    tail: Vec<Arc<Decided>>,
-    key: &EntityKey,
-    seq: u64,
-) -> Result<Vec<Arc<Decided>>, StoreError> {
-    let mut records: Vec<Arc<Decided>> = stored_history(store, key, seq)?.into_iter().map(Arc::new).collect();
-    // A checkpoint that ended in between has moved some of the tail into the store.
-    let next = records.last().map_or(seq, |record| record.seq + 1);
-    records.extend(tail.into_iter().filter(|record| record.seq >= next));
-    Ok(records)
-}
-
-pub(super) fn stored_history(store: &dyn StateStore, key: &EntityKey, seq: u64) -> Result<Vec<Decided>, StoreError> {
-    let prefix = keys::history_of(key);
-    // The row that holds `seq` may begin up to a row's length before it.
-    let from = keys::history(key, seq.saturating_sub(HISTORY_ROW_LEN_MAX as u64));
-    let mut records = Vec::new();
-    store.scan(&prefix, &from, &mut |row_key, value| {
-        let row: Vec<Decided> = keys::decode(row_key, &value)?;
-        records.extend(row.into_iter().filter(|record| record.seq >= seq));
-        Ok(true)
-    })?;
-    Ok(records)
 }

@@ -5,8 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, keys::Head, quarantine::QuarantineRow};
-use crate::entity::EntityKey;
+use super::{
+    Decided, EffectId, OutboxRow, TimerKey, TimerRow, Tombstone, feed::Fed, keys::Head, quarantine::QuarantineRow,
+};
+use crate::{entity::EntityKey, history::Base};
 
 /// An entity's part of the tail.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +18,10 @@ pub(crate) struct TailEntity {
     pub(crate) records: Vec<Arc<Decided>>,
     /// There was nothing of it before this tail.
     pub(crate) is_new: bool,
+    /// Where its history begins from this tail on.
+    pub(crate) base: Option<Arc<Base>>,
+    /// It was forgotten in this tail: there are no records of it, nor will there be.
+    pub(crate) forgotten: Option<Arc<Tombstone>>,
 }
 
 /// A timer that a tail has touched.
@@ -37,6 +43,10 @@ pub(crate) struct Tail {
     pub(crate) timers: BTreeMap<TimerKey, TailTimer>,
     /// Rows of entities that are or were quarantined which changed, or went (none).
     pub(crate) quarantine: BTreeMap<EntityKey, Option<Arc<QuarantineRow>>>,
+    /// Records with events, in the order of the journal.
+    pub(crate) feed: Vec<Fed>,
+    /// An entity was forgotten: the log that is behind this tail is to be cut whole.
+    pub(crate) forgets: bool,
     /// Bytes of the records.
     pub(crate) bytes: usize,
     /// Entries applied, whether or not they left anything here.

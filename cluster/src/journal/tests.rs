@@ -39,6 +39,8 @@ fn plain(activation: u64, base: u64, seq: u64) -> Decided {
         fingerprint: 0,
         chain: None,
         origin: None,
+        asked_by: None,
+        keeps_effects: false,
     }
 }
 

@@ -39,7 +39,6 @@ mod node;
 use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
@@ -66,9 +65,12 @@ pub struct LocalBuilder {
     nodes: u16,
     shards: u32,
     registry: Registry,
-    services: Arc<dyn Fn(NodeId) -> Services + Send + Sync>,
-    limits: Arc<dyn Fn(NodeId, &mut Limits) + Send + Sync>,
+    services: Box<ServicesOf>,
+    limits: Box<LimitsOf>,
 }
+
+type ServicesOf = dyn Fn(NodeId) -> Services + Send + Sync;
+type LimitsOf = dyn Fn(NodeId, &mut Limits) + Send + Sync;
 
 impl LocalBuilder {
     /// Three nodes with these kinds of entities, four shards and no services.
@@ -77,8 +79,8 @@ impl LocalBuilder {
             nodes: 3,
             shards: SHARDS,
             registry,
-            services: Arc::new(|_| Services::new()),
-            limits: Arc::new(|_, _| {}),
+            services: Box::new(|_| Services::new()),
+            limits: Box::new(|_, _| {}),
         }
     }
 
@@ -99,14 +101,14 @@ impl LocalBuilder {
     /// The services of each node, by its number.
     #[must_use]
     pub fn services(mut self, services: impl Fn(NodeId) -> Services + Send + Sync + 'static) -> Self {
-        self.services = Arc::new(services);
+        self.services = Box::new(services);
         self
     }
 
     /// Other limits, by the node's number.
     #[must_use]
     pub fn limits(mut self, change: impl Fn(NodeId, &mut Limits) + Send + Sync + 'static) -> Self {
-        self.limits = Arc::new(change);
+        self.limits = Box::new(change);
         self
     }
 

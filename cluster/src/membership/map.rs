@@ -146,7 +146,7 @@ impl Map {
         self.cards.retain(|build, _| builds.contains(&Some(*build)));
         if !builds.contains(&None) {
             let cards: Vec<_> = self.cards.values().cloned().collect();
-            self.floor = raised(&self.floor, &cards);
+            self.floor = raised(self.floor.as_ref(), &cards);
         }
     }
 

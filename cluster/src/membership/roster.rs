@@ -257,7 +257,7 @@ fn announce(map: &Map, node: NodeId, card: Arc<Card>) -> Result<Option<RosterEve
     if member.schema == Some(card.fingerprint()) {
         return Ok(None);
     }
-    match card.obstacle(&map.floor) {
+    match card.obstacle(map.floor.as_ref()) {
         Some(reason) => Err(RosterRejection::Unreadable(reason)),
         None => Ok(Some(RosterEvent::Announced { node, card })),
     }

@@ -106,8 +106,8 @@ impl Card {
     }
 
     /// Why a node with this build cannot take part, if it cannot.
-    pub(crate) fn obstacle(&self, floor: &Floor) -> Option<String> {
-        self.obstacle_of(floor.as_ref()?)
+    pub(crate) fn obstacle(&self, floor: Option<&Self>) -> Option<String> {
+        self.obstacle_of(floor?)
     }
 
     /// Why a node with this build cannot read what another build writes, if it cannot.
@@ -159,7 +159,7 @@ fn misfit((theirs, entry): (&Described, &Entry), own: &Described, part: Part, na
 }
 
 /// The floor once it is known what all members read: what all of them can, and whatever it was before.
-pub(crate) fn raised(floor: &Floor, cards: &[Arc<Card>]) -> Floor {
+pub(crate) fn raised(floor: Option<&Card>, cards: &[Arc<Card>]) -> Floor {
     let (first, rest) = cards.split_first()?;
     let mut meet = rest.iter().fold((**first).clone(), |meet, card| common(&meet, card));
     if let Some(before) = floor {

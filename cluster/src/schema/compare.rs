@@ -108,9 +108,8 @@ impl Comparison {
 
     fn resolved(&mut self, old: Side<'_>, new: Side<'_>, path: &str) {
         match (old.shape, new.shape) {
-            (_, Shape::Any) => {}
+            (_, Shape::Any) | (Shape::Null, Shape::Option(_)) | (Shape::Text { .. }, Shape::Text { .. }) => {}
             (Shape::Option(a), Shape::Option(b)) => self.go(old.with(a), new.with(b), path),
-            (Shape::Null, Shape::Option(_)) => {}
             (_, Shape::Option(b)) => self.go(old, new.with(b), path),
             (Shape::Option(_), _) => {
                 let text = format!("could be null, and is {} now", new.shape.word());
@@ -150,7 +149,6 @@ impl Comparison {
                 }
             }
             (Shape::Number(a), Shape::Number(b)) if holds(b, a) => {}
-            (Shape::Text { .. }, Shape::Text { .. }) => {}
             (a, b) if a == b => {}
             (Shape::Unit, _) => self.find(
                 path,

@@ -159,9 +159,8 @@ fn shape_of(schema: &Value) -> Shape {
                 inner
             }
         }
-        Some(_) => other(object),
         None if object.keys().all(|key| is_remark(key)) => Shape::Any,
-        None => other(object),
+        _ => other(object),
     }
 }
 
@@ -193,9 +192,8 @@ fn of_type(name: &str, object: &Map<String, Value>) -> Shape {
                 Some("int8") => "i8",
                 Some("int16") => "i16",
                 Some("int32") => "i32",
-                Some("int64") => "i64",
+                Some("int64" | "int") => "i64",
                 Some("int128") => "i128",
-                Some("int") => "i64",
                 _ => "int",
             }
             .to_owned(),
@@ -226,9 +224,7 @@ fn of_type(name: &str, object: &Map<String, Value>) -> Shape {
         }
         "object" => match (object.get("properties"), object.get("additionalProperties")) {
             (Some(Value::Object(properties)), _) => record(properties, object),
-            (None, Some(values @ Value::Object(_) | values @ Value::Bool(true))) => {
-                Shape::Map(Box::new(shape_of(values)))
-            }
+            (None, Some(values @ (Value::Object(_) | Value::Bool(true)))) => Shape::Map(Box::new(shape_of(values))),
             (None, _) if object.contains_key("patternProperties") => {
                 // A map whose keys are no plain texts.
                 let values = object["patternProperties"]

@@ -88,7 +88,7 @@ impl Described {
     pub(crate) fn reads(&self, part: Part, name: &str) -> u32 {
         let written = self.entry(part, name).map(|entry| entry.version);
         let retired = self.retired.get(&(part, name.to_owned())).copied();
-        let unsaid = if self.is_declared { 0 } else { 1 };
+        let unsaid = u32::from(!self.is_declared);
         written.or(retired).unwrap_or(unsaid)
     }
 

@@ -11,12 +11,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{
-    Part,
-    card::{Card, Floor},
-    restrain::Restraint,
-    view::held_back,
-};
+use super::{Part, card::Card, restrain::Restraint, view::held_back};
 use crate::{
     config::NodeId,
     entity::{
@@ -64,7 +59,7 @@ impl Fleet {
     }
 
     /// Takes note of what the members said.
-    pub(crate) fn learn(&self, floor: &Floor, builds: impl Iterator<Item = (NodeId, Option<u64>)>) {
+    pub(crate) fn learn(&self, floor: Option<&Card>, builds: impl Iterator<Item = (NodeId, Option<u64>)>) {
         let others: Vec<_> = builds
             .filter(|(_, build)| *build != Some(self.fingerprint))
             .map(|(node, _)| node)
@@ -101,7 +96,8 @@ impl Fleet {
         decision: RawDecision,
     ) -> Result<RawDecision, String> {
         let restraint = self.restraint.read().clone();
-        if restraint.is_none() {
+        // The engine's own kinds are no part of a card: what they write is as old as the cluster.
+        if restraint.is_none() || !self.own.kinds.contains_key(kind) {
             return Ok(decision);
         }
         restraint

@@ -84,9 +84,8 @@ impl Stored {
     }
 
     /// The value of a field.
-    pub fn get<T: DeserializeOwned>(&mut self, field: &str) -> Result<T, String> {
-        let found = self.fields()?.iter().find(|(name, _)| is(name, field));
-        let (_, value) = found.ok_or_else(|| format!("there is no field {field}"))?;
+    pub fn get<T: DeserializeOwned>(&self, field: &str) -> Result<T, String> {
+        let value = self.field(field).ok_or_else(|| format!("there is no field {field}"))?;
         decoded(value).map_err(|error| format!("field {field}: {error}"))
     }
 
@@ -98,9 +97,8 @@ impl Stored {
     }
 
     /// Whether there is such a field.
-    pub fn has(&mut self, field: &str) -> bool {
-        self.fields()
-            .is_ok_and(|fields| fields.iter().any(|(name, _)| is(name, field)))
+    pub fn has(&self, field: &str) -> bool {
+        self.field(field).is_some()
     }
 
     /// Takes a field out, if it is there.
@@ -146,6 +144,11 @@ impl Stored {
     /// Takes all of it away: what is left is a variant that carries nothing.
     pub fn clear(&mut self) {
         self.body = None;
+    }
+
+    fn field(&self, field: &str) -> Option<&Value> {
+        let fields = self.body.as_ref()?.as_map()?;
+        fields.iter().find(|(name, _)| is(name, field)).map(|(_, value)| value)
     }
 
     fn fields(&mut self) -> Result<&mut Vec<(Value, Value)>, String> {

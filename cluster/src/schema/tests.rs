@@ -311,30 +311,30 @@ fn card(registry: &Registry) -> Card {
 #[test]
 fn a_build_that_cannot_read_says_what() {
     let (first, renamed) = (card(&first::registry()), card(&renamed::registry()));
-    let floor = raised(&None, &[renamed.clone().into()]);
-    let reason = first.obstacle(&floor).expect("it is too old");
+    let floor = raised(None, &[renamed.clone().into()]);
+    let reason = first.obstacle(floor.as_ref()).expect("it is too old");
     assert!(reason.contains("event Deposited version 2 of account"), "{reason}");
     assert!(reason.contains("up to version 1"), "{reason}");
-    assert_eq!(renamed.obstacle(&floor), None);
+    assert_eq!(renamed.obstacle(floor.as_ref()), None);
     let lossy = card(&lossy::registry());
     assert_eq!(
-        lossy.obstacle(&raised(&None, &[first.clone().into()])),
+        lossy.obstacle(raised(None, &[first.clone().into()]).as_ref()),
         None,
         "it only loses"
     );
     assert!(!lossy.covers(&first));
-    let none = Card::default().obstacle(&floor).expect("it has nothing");
+    let none = Card::default().obstacle(floor.as_ref()).expect("it has nothing");
     assert!(none.contains("the kind account"), "{none}");
 }
 
 #[test]
 fn the_floor_is_what_all_can_read_and_never_less() {
     let (first, renamed) = (card(&first::registry()), card(&renamed::registry()));
-    let both = raised(&None, &[first.clone().into(), renamed.clone().into()]).expect("both have said it");
+    let both = raised(None, &[first.clone().into(), renamed.clone().into()]).expect("both have said it");
     assert_eq!(both.reads("account", Part::Event, "Deposited"), 1);
     assert_eq!(both.reads("account", Part::Event, "Ended"), 0);
     assert_eq!(both.reads("account", Part::Event, "Closed"), 1);
-    let new = raised(&Some(both), &[renamed.into()]).expect("known");
+    let new = raised(Some(&both), &[renamed.into()]).expect("known");
     assert_eq!(new.reads("account", Part::Event, "Deposited"), 2);
     assert_eq!(new.reads("account", Part::Event, "Ended"), 1);
     assert_eq!(
@@ -342,7 +342,7 @@ fn the_floor_is_what_all_can_read_and_never_less() {
         1,
         "it may still be in the journal"
     );
-    assert!(first.obstacle(&Some(new)).is_some());
+    assert!(first.obstacle(Some(&new)).is_some());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     Part,
-    card::{Card, Conflict, Floor},
+    card::{Card, Conflict},
     compare::Weight,
 };
 use crate::config::NodeId;
@@ -82,8 +82,8 @@ impl From<Conflict> for SchemaFinding {
 }
 
 /// All that may be written.
-pub(crate) fn entries(floor: &Floor) -> Vec<EntryView> {
-    let kinds = floor.iter().flat_map(|floor| &floor.kinds);
+pub(crate) fn entries(floor: Option<&Card>) -> Vec<EntryView> {
+    let kinds = floor.into_iter().flat_map(|floor| &floor.kinds);
     kinds
         .flat_map(|(kind, described)| {
             let written = described.entries.iter().map(|((part, name), entry)| EntryView {
@@ -106,7 +106,7 @@ pub(crate) fn entries(floor: &Floor) -> Vec<EntryView> {
 }
 
 /// What would come of a node with a build in a cluster whose journal may hold what `floor` says.
-pub(crate) fn check(build: &Card, floor: &Floor) -> SchemaCheck {
+pub(crate) fn check(build: &Card, floor: Option<&Card>) -> SchemaCheck {
     let Some(floor) = floor else {
         return SchemaCheck::default();
     };

@@ -48,6 +48,8 @@ pub(crate) enum NotHere {
     Foreign(String),
     /// The entity's stored form cannot be read.
     Failed(String),
+    /// The entity is forgotten.
+    Forgotten(String),
 }
 
 impl Replica {
@@ -71,7 +73,7 @@ impl Replica {
             {
                 return Err(NotHere::TooOld);
             }
-            let seen = self.see(key).await.map_err(NotHere::Failed)?;
+            let seen = self.see(key).await?;
             // Looked at last: putting the state together takes time too.
             match (behind.bound, seen.age) {
                 (Some(bound), Some(age)) if age > bound => {}
@@ -85,7 +87,7 @@ impl Replica {
     }
 
     /// An entity from what is applied now. So many at once as the node allows, and never on a thread that others wait for.
-    async fn see(self: &Arc<Self>, key: &EntityKey) -> Result<Seen, String> {
+    async fn see(self: &Arc<Self>, key: &EntityKey) -> Result<Seen, NotHere> {
         let _permit = self.live().begin_recovery().await;
         loop {
             // Before the state is taken: what is applied meanwhile makes it newer, never older.
@@ -95,8 +97,12 @@ impl Replica {
             let is_in_memory = loading.is_in_memory();
             let (replica, id) = (Arc::clone(self), key.clone());
             let look = move || {
-                let loaded = loading.look().map_err(|error| error.to_string())?;
-                let live = replica.revive(&id, &loaded).map_err(|fault| fault.reason)?;
+                let loaded = loading.look().map_err(|error| NotHere::Failed(error.to_string()))?;
+                if let Some(tombstone) = &loaded.forgotten {
+                    return Err(NotHere::Forgotten(tombstone.text()));
+                }
+                let live = replica.revive(&id, &loaded);
+                let live = live.map_err(|fault| NotHere::Failed(fault.reason))?;
                 Ok(ReadState {
                     head: loaded.head,
                     state: live.snapshot(),
@@ -106,7 +112,7 @@ impl Replica {
                 look()
             } else {
                 let looking = tokio::task::spawn_blocking(look).await;
-                looking.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
+                looking.unwrap_or_else(|_| Err(NotHere::Failed("the node is stopping".to_owned())))
             };
             // A snapshot that was installed meanwhile takes the rows of the store before it away.
             if Arc::ptr_eq(self.state().store(), &store) {
@@ -161,7 +167,7 @@ impl Replica {
     }
 
     /// Asks the leader for all that is committed, unless a question is under way.
-    fn ask_for_all(self: &Arc<Self>) {
+    pub(crate) fn ask_for_all(self: &Arc<Self>) {
         if !self.freshness().begin() {
             return;
         }

@@ -16,7 +16,7 @@ use crate::{
     entity::Registry,
     journal::{checkpoint, keys::Meta},
     replication::{Input, driver::SnapshotPosition},
-    store::{StoreError, log::Log, state::StateDb},
+    store::{StoreError, erase::Erasure, log::Log, state::StateDb},
 };
 
 /// How often the thread looks for shards that are due.
@@ -42,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) db: Arc<StateDb>,
     pub(crate) log: Arc<Log>,
+    pub(crate) erasure: Arc<Erasure>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) snapshots: PathBuf,
 }
@@ -103,6 +104,7 @@ impl Checkpointer {
                 let state = replica.state();
                 let last = self.last.get(&replica.shard());
                 let is_old = last.is_none_or(|last| last.elapsed() >= interval);
+                let is_old = is_old || state.forgets();
                 let is_large = state.tail_bytes() > self.parts.limits.tail_bytes_max / 2;
                 state.is_dirty() && (is_old || is_large || state.is_membership_dirty())
             })
@@ -113,23 +115,30 @@ impl Checkpointer {
         if replicas.is_empty() {
             return;
         }
-        let written: Result<Vec<(Arc<Replica>, Meta)>, StoreError> = replicas
+        let written: Result<Vec<(Arc<Replica>, Meta, bool)>, StoreError> = replicas
             .into_iter()
             .filter_map(|replica| {
                 let written = self.write(&replica);
-                written.map(|meta| meta.map(|meta| (replica, meta))).transpose()
+                written
+                    .map(|written| written.map(|(meta, forgets)| (replica, meta, forgets)))
+                    .transpose()
             })
             .collect();
         let outcome = written.and_then(|written| self.parts.db.sync().map(|()| written));
         match outcome {
             Ok(written) => {
-                for (replica, meta) in written {
+                for (replica, meta, forgets) in written {
                     replica.state().thaw(&meta);
                     self.last.insert(replica.shard(), Instant::now());
                     self.parts.mailbox.input(Input::Checkpointed {
                         group: replica.shard(),
                         index: meta.applied.0,
-                        keep_bytes: self.parts.limits.tail_bytes_max / 2,
+                        // What was forgotten must not stay in the log. A replica that is behind gets a snapshot then.
+                        keep_bytes: if forgets {
+                            0
+                        } else {
+                            self.parts.limits.tail_bytes_max / 2
+                        },
                     });
                 }
             }
@@ -142,7 +151,7 @@ impl Checkpointer {
 
     /// Moves one shard's tail into the store, not yet synced. `None` if there was nothing to move, or if the shard was
     /// replaced by a snapshot, or left this node, meanwhile.
-    fn write(&self, replica: &Arc<Replica>) -> Result<Option<Meta>, StoreError> {
+    fn write(&self, replica: &Arc<Replica>) -> Result<Option<(Meta, bool)>, StoreError> {
         let (tail, meta, store) = {
             let mut state = replica.state();
             if !state.is_dirty() {
@@ -151,11 +160,15 @@ impl Checkpointer {
             let (tail, meta) = state.freeze();
             (tail, meta, Arc::clone(state.store()))
         };
+        if tail.forgets {
+            // Before the rows go: should the node end in between, they are gone for good at the next start but one.
+            self.parts.erasure.note(replica.shard(), meta.applied.0)?;
+        }
         let kept_ms = self.parts.limits.requests_kept_ms;
         let written = checkpoint::batch(&*store, &self.parts.registry, &tail, &meta, kept_ms)
             .and_then(|batch| store.write(batch));
         match written {
-            Ok(()) => Ok(Some(meta)),
+            Ok(()) => Ok(Some((meta, tail.forgets))),
             // A snapshot was installed meanwhile, and what this was written to has been dropped.
             Err(_) if !Arc::ptr_eq(replica.state().store(), &store) => Ok(None),
             Err(_) if !self.is_held(replica) => Ok(None),

@@ -12,7 +12,7 @@ use crate::{
         decider,
         kind::{Kind, Live},
     },
-    journal::{LoadedEntity, quarantine::Stage, rebuild, shard::whole_history},
+    journal::{LoadedEntity, history::whole_history, quarantine::Stage, rebuild},
     replication::Input,
     schema::{Part, fleet::Fleet},
     supervision::contain::{self, Fault},

@@ -142,6 +142,16 @@ pub(crate) async fn run(
     }
 }
 
+impl Replica {
+    /// An open effect, and what goes with it to the entity that it is sent to.
+    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
+        let state = self.state();
+        let row = Arc::clone(state.outbox().get(id)?);
+        let origin = state.origin_of(self.shard(), &row);
+        Some((row, origin))
+    }
+}
+
 /// Breaker and bulkhead of what an effect calls, if it calls the outside.
 fn guard_of(engine: &Engine, row: &OutboxRow) -> Option<Guard> {
     match &row.effect.request {
@@ -290,7 +300,9 @@ async fn once(
             match engine.ask_effect(to, command.clone(), envelope, ATTEMPT_MAX).await {
                 Ok(Ok(reply)) => Ok(Outcome::Replied(reply)),
                 Ok(Err(rejection)) => Ok(Outcome::Rejected(rejection)),
-                Err(error @ (Error::Invalid { .. } | Error::Skipped { .. })) => Ok(Outcome::Failed(error.to_string())),
+                Err(error @ (Error::Invalid { .. } | Error::Skipped { .. } | Error::Forgotten { .. })) => {
+                    Ok(Outcome::Failed(error.to_string()))
+                }
                 Err(error) => Err((None, error.to_string())),
             }
         }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 
 use super::{
     freshness::Freshness,
@@ -16,7 +16,7 @@ use crate::{
         EntityKey,
         activation::{ActivationMessage, ReadState, Undelivered},
     },
-    journal::{Decided, Shard, shard::whole_history},
+    journal::{Decided, Shard, history::whole_history},
     store::StoreError,
     token::VersionToken,
 };
@@ -69,6 +69,11 @@ impl Replica {
         }
     }
 
+    /// Waits for room to read from the store.
+    pub(crate) async fn begin_recovery(&self) -> SemaphorePermit<'_> {
+        self.surroundings.live.begin_recovery().await
+    }
+
     /// How new the state is.
     pub(crate) fn freshness(&self) -> &Freshness {
         &self.freshness
@@ -95,6 +100,9 @@ impl Replica {
                 .recover(key.clone())
                 .await
                 .map_err(Undelivered::Failed)?;
+            if let Some(tombstone) = &loaded.forgotten {
+                return Err(Undelivered::Forgotten(tombstone.text()));
+            }
             let live = live.map_err(|fault| Undelivered::Failed(fault.reason))?;
             self.surroundings.live.read_cold.fetch_add(1, Ordering::Relaxed);
             return Ok(ReadState {
@@ -140,9 +148,11 @@ impl Replica {
         self.leadership.lock().is_some()
     }
 
-    /// The records of an entity from `seq` on.
-    pub(crate) fn history(&self, key: &EntityKey, seq: u64) -> Result<Vec<Arc<Decided>>, StoreError> {
-        let (store, tail) = self.state().history_parts(key, seq);
-        whole_history(&*store, tail, key, seq)
+    /// Every kept record of an entity, and the version before the first of them.
+    pub(crate) fn history(&self, key: &EntityKey) -> Result<(u64, Vec<Arc<Decided>>), StoreError> {
+        let loading = self.state().begin_load(key);
+        let base = loading.extent()?.base;
+        let (store, tail) = self.state().history_parts(key, base.seq + 1);
+        Ok((base.version, whole_history(&*store, tail, key, base.seq + 1)?))
     }
 }

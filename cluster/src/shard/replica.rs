@@ -40,7 +40,8 @@ use crate::{
         gate::Gate,
         kind::Live,
     },
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard},
+    feed::FeedSource,
+    journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
     replication::{Members, Role},
     schema::fleet::Fleet,
     spans::Spans,
@@ -96,6 +97,7 @@ pub(crate) struct Replica {
     pub(super) applied: AtomicU64,
     pub(super) mark: AtomicU64,
     pub(super) freshness: Freshness,
+    pub(crate) feed: FeedSource,
     pub(super) leadership: Mutex<Option<Leadership>>,
     pub(super) watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
@@ -128,6 +130,7 @@ impl Replica {
             applied: AtomicU64::new(state.meta().applied.0),
             mark: AtomicU64::new(state.meta().mark),
             freshness: Freshness::default(),
+            feed: FeedSource::default(),
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
             // Until the node has divided its room anew.
@@ -223,6 +226,7 @@ impl Replica {
         };
         self.freshness.applied(index);
         if !applied.changed.is_empty() {
+            self.feed.applied(index);
             let mut watchers = self.watchers.lock();
             if !watchers.is_empty() {
                 for watcher in applied.changed.iter().filter_map(|key| watchers.remove(key)).flatten() {
@@ -231,7 +235,15 @@ impl Replica {
                 }
             }
         }
-        if let Some(leadership) = &*self.leadership.lock() {
+        if let Some(leadership) = &mut *self.leadership.lock() {
+            // What is live of a forgotten entity must answer nobody any more.
+            for handle in applied
+                .forgotten
+                .iter()
+                .filter_map(|key| leadership.population.remove(key))
+            {
+                handle.actor.stop(Some("forgotten".to_owned()));
+            }
             for effect in applied.effects {
                 // The receiver ends only with the leadership; its successor finds the effect in the outbox.
                 let _ = leadership.effects.send(effect);
@@ -257,6 +269,7 @@ impl Replica {
             self.reached(&guard);
         }
         self.freshness.applied(applied);
+        self.feed.applied(applied);
         Ok(())
     }
 
@@ -497,14 +510,6 @@ impl Replica {
             loaded.poison = state.poison_of(&id);
             (loaded, live)
         })
-    }
-
-    /// An open effect, and what goes with it to the entity that it is sent to.
-    pub(crate) fn open_effect(&self, id: &EffectId) -> Option<(Arc<OutboxRow>, Option<Origin>)> {
-        let state = self.state.lock();
-        let row = Arc::clone(state.outbox().get(id)?);
-        let origin = state.origin_of(self.shard, &row);
-        Some((row, origin))
     }
 
     /// What is needed to bring an entity to life.

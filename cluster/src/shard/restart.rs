@@ -123,6 +123,7 @@ impl Replica {
                         fingerprint,
                         chain,
                         origin,
+                        asked_by,
                         ..
                     } = poison.envelope;
                     let record = Quarantined {
@@ -144,6 +145,7 @@ impl Replica {
                         fingerprint,
                         chain: chain.as_deref().cloned(),
                         origin: origin.as_deref().cloned(),
+                        asked_by,
                     };
                     replica.quarantine(term, record);
                 });

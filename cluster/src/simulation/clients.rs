@@ -236,18 +236,17 @@ impl World {
         if !self.nodes[&node].run.as_ref().is_some_and(holds) {
             return self.answer(node, caller, Delivered::NotLeader(None));
         }
-        match op.ask {
-            Ask::Read => self.read(node, caller, &op.key, op.group),
-            _ => {
-                let message = Message {
-                    envelope: Envelope::new(op.ask.request(), TraceContext::default()),
-                    command: op.ask.command(),
-                    key: op.key,
-                    group: op.group,
-                    acknowledges: None,
-                };
-                self.command(node, caller, message);
-            }
+        if op.ask == Ask::Read {
+            self.read(node, caller, &op.key, op.group);
+        } else {
+            let message = Message {
+                envelope: Envelope::new(op.ask.request(), TraceContext::default()),
+                command: op.ask.command(),
+                key: op.key,
+                group: op.group,
+                acknowledges: None,
+            };
+            self.command(node, caller, message);
         }
         if self.author.is_none() && self.rng.chance(100) {
             self.acknowledge(node, op.group);
@@ -261,7 +260,7 @@ impl World {
                 let delay = self.rng.between(1, TICK);
                 self.after(delay, 0, Event::Answer { op, attempt, answer });
             }
-            Caller::Outbox { .. } => self.answer_outbox(node, caller, answer),
+            Caller::Outbox { .. } => self.answer_outbox(node, caller, &answer),
         }
     }
 

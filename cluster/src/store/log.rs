@@ -3,7 +3,7 @@
 //! One batch, one sync, for whatever number of groups has something to write. The log also names the generation under
 //! which the state store keeps each group, so that installing a snapshot is a single write here.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
 
@@ -12,6 +12,8 @@ use crate::replication::{Entry, GroupWrite, HardState};
 
 const HARD_STATE: &[u8] = b"hard-state";
 const PLACE: &[u8] = b"place";
+/// Entries that are copied in one batch.
+const COPIED_ENTRIES_MAX: usize = 256;
 
 /// How an entry is found in the log.
 struct Entries;
@@ -141,6 +143,29 @@ impl Log {
             .map(|_| ())
             .map_err(|error| failed(&error))
     }
+}
+
+/// Writes what is of use in a log, and nothing else, into a new one. Says of each group before which index it was cut.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<BTreeMap<u32, u64>, StoreError> {
+    let mut cuts = BTreeMap::new();
+    if !from.exists() {
+        return Ok(cuts);
+    }
+    let (old, new) = (Log::open(from)?, Log::open(to)?);
+    for region in old.engine.raft_groups() {
+        let group = u32::try_from(region - 1).map_err(|_| StoreError::damaged(PLACE, &"region"))?;
+        let Some(stored) = old.group(group)? else { continue };
+        cuts.insert(group, stored.cut.0);
+        new.begin(group, &stored)?;
+        for entries in stored.entries.chunks(COPIED_ENTRIES_MAX) {
+            let mut batch = LogBatch::default();
+            batch
+                .add_entries::<Entries>(region, entries)
+                .map_err(|error| failed(&error))?;
+            new.write(batch)?;
+        }
+    }
+    Ok(cuts)
 }
 
 /// raft-engine's own number of a group; it has none for 0.

@@ -1,11 +1,13 @@
 //! What is on this node's device: the log of all groups, and the state of each shard.
 //!
 //! Reading order: this file (what the engine needs of a state store), [`state`] (sled), [`log`] (raft-engine),
-//! [`memory`] (the twin of both for simulations), [`identity`] (who this folder belongs to).
+//! [`memory`] (the twin of both for simulations), [`identity`] (who this folder belongs to), [`erase`] (what was
+//! forgotten is in no file any more).
 //!
 //! The log is the truth: it is synced before anything is acknowledged. The state store follows by checkpoints and can be
 //! rebuilt from a peer at any time.
 
+pub(crate) mod erase;
 pub(crate) mod identity;
 pub(crate) mod log;
 #[cfg(any(test, feature = "simulation"))]

@@ -26,6 +26,9 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(100);
 /// Memory that sled may use for pages, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// Bytes that are copied in one batch.
+const COPIED_BYTES_MAX: usize = 4 << 20;
+
 /// All shards of a node.
 pub(crate) struct StateDb {
     db: sled::Db,
@@ -127,6 +130,32 @@ impl StateDb {
         }
         Ok(())
     }
+}
+
+/// Writes what is in a store, and nothing else, into a new one, and brings that to the device.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    if !from.exists() {
+        return Ok(());
+    }
+    let (old, new) = (StateDb::open(from)?, StateDb::open(to)?);
+    for name in old.db.tree_names() {
+        let source = old.db.open_tree(&name).map_err(|error| failed(&error))?;
+        let target = new.db.open_tree(&name).map_err(|error| failed(&error))?;
+        let (mut batch, mut bytes) = (sled::Batch::default(), 0);
+        for row in source.iter() {
+            let (key, value) = row.map_err(|error| failed(&error))?;
+            bytes += key.len() + value.len();
+            batch.insert(key, value);
+            if bytes >= COPIED_BYTES_MAX {
+                target
+                    .apply_batch(std::mem::take(&mut batch))
+                    .map_err(|error| failed(&error))?;
+                bytes = 0;
+            }
+        }
+        target.apply_batch(batch).map_err(|error| failed(&error))?;
+    }
+    new.sync()
 }
 
 fn tree_name(shard: u32, generation: u64) -> String {

@@ -1,13 +1,19 @@
 //! The answers of forwarded calls on the wire.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use proto::history::v1 as history;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
 
 use crate::{
     admission::Overload,
     config::NodeId,
     entity::{EntityKey, decision::EffectRequest, release::Released},
-    journal::{EffectId, OutboxRow, Reply, quarantine::QuarantineRow},
+    error::Error,
+    journal::{EffectId, OutboxRow, Reply, Tombstone, quarantine::QuarantineRow},
     token::VersionToken,
 };
 
@@ -40,6 +46,10 @@ pub(crate) enum Forwarded {
     Quarantine(Option<Box<QuarantineView>>),
     /// The open effects of an entity.
     Outbox(Vec<OutboxView>),
+    /// The entity is forgotten.
+    Forgotten(String),
+    /// What is left of an entity that was to be forgotten; nothing if there was nothing.
+    Tombstone(Option<Box<Tombstone>>),
     /// This replica cannot show that what it holds is new enough for the read.
     TooOld,
 }
@@ -108,6 +118,64 @@ pub(crate) struct EventView {
     pub(crate) at_ms: u64,
     pub(crate) request: String,
     pub(crate) trace: crate::trace::TraceContext,
+}
+
+/// When to come again to a node that does not say so itself.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// The status under which an error goes to another node.
+pub(crate) fn status_of(error: &Error) -> Status {
+    let text = error.to_string();
+    match error {
+        Error::Overloaded { .. } => Status::resource_exhausted(text),
+        Error::Invalid { field, reason } => Status::invalid_argument(format!("{field}\n{reason}")),
+        Error::Forgotten { entity, reason } => Status::failed_precondition(format!("{entity}\n{reason}")),
+        Error::Failed { entity, reason } => Status::data_loss(format!("{entity}\n{reason}")),
+        _ => Status::unavailable(text),
+    }
+}
+
+/// The error that another node's status stands for.
+pub(crate) fn error_of(status: &Status) -> Error {
+    let two = || {
+        let (first, second) = status.message().split_once('\n').unwrap_or(("", status.message()));
+        (first.to_owned(), second.to_owned())
+    };
+    match status.code() {
+        Code::ResourceExhausted => Error::Overloaded {
+            what: status.message().to_owned(),
+            retry_after: RETRY_AFTER,
+        },
+        Code::InvalidArgument => {
+            let (field, reason) = two();
+            Error::Invalid { field, reason }
+        }
+        Code::FailedPrecondition => {
+            let (entity, reason) = two();
+            Error::Forgotten { entity, reason }
+        }
+        Code::DataLoss => {
+            let (entity, reason) = two();
+            Error::Failed { entity, reason }
+        }
+        _ => Error::Unavailable {
+            reason: status.message().to_owned(),
+            retry_after: RETRY_AFTER,
+        },
+    }
+}
+
+/// Hands on the pages that another node sends.
+pub(crate) async fn relay_history(
+    mut pages: Streaming<history::RecordsPage>,
+    sender: &mpsc::Sender<Result<history::RecordsPage, Error>>,
+) -> Result<(), Error> {
+    while let Some(page) = pages.message().await.map_err(|status| error_of(&status))? {
+        if sender.send(Ok(page)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Forwarded {

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, pin::Pin, sync::Weak, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use prost::Message;
-use proto::cluster::v1::{self as pb, peer_server};
+use proto::{
+    cluster::v1::{self as pb, peer_server},
+    history::v1 as history,
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,11 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     consensus,
     frames::{ANSWER_BYTES_MAX, ByteCredits, FRAME_LEN_MAX, next_frame},
-    outcome::Forwarded,
+    outcome::{Forwarded, status_of},
 };
 use crate::{
     codec,
     engine::{Engine, status::Detail},
+    entity::EntityKey,
     error::{AskError, Error},
     shard::snapshot,
 };
@@ -189,6 +193,42 @@ impl peer_server::Peer for PeerServer {
         _request: Request<pb::QuarantinedRequest>,
     ) -> Result<Response<pb::QuarantinedResponse>, Status> {
         Ok(Response::new(self.engine()?.own_quarantine()))
+    }
+
+    async fn read_feed(&self, request: Request<pb::ReadFeedRequest>) -> Result<Response<pb::ReadFeedResponse>, Status> {
+        let pb::ReadFeedRequest { shard, question } = request.into_inner();
+        let question = codec::decode(&question).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = codec::encode(&self.engine()?.feed_here(shard, question).await);
+        Ok(Response::new(pb::ReadFeedResponse { answer }))
+    }
+
+    type HistoryStream = Answers<history::RecordsPage>;
+
+    async fn history(
+        &self,
+        request: Request<history::RecordsRequest>,
+    ) -> Result<Response<Self::HistoryStream>, Status> {
+        let engine = self.engine()?;
+        let request = request.into_inner();
+        let key = EntityKey::parse(&request.key).map_err(|error| status_of(&Error::key("key", &error)))?;
+        let (sender, receiver) = mpsc::channel(2);
+        tokio::spawn(async move {
+            if let Err(error) = engine.history_here(&key, &request, &sender).await {
+                // Whoever asked may have gone.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        let pages = ReceiverStream::new(receiver).map(|page| page.map_err(|error| status_of(&error)));
+        Ok(Response::new(Box::pin(pages)))
+    }
+
+    async fn forgotten(
+        &self,
+        request: Request<history::ForgottenRequest>,
+    ) -> Result<Response<history::NodeRemains>, Status> {
+        let key = EntityKey::parse(&request.get_ref().key).map_err(|error| status_of(&Error::key("key", &error)))?;
+        let remains = self.engine()?.remains_here(&key).await;
+        remains.map(Response::new).map_err(Status::unavailable)
     }
 
     type ScanStream = Answers<pb::ScanResponse>;

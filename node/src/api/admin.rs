@@ -35,6 +35,7 @@ impl pb::admin_server::Admin for Admin {
         request: tonic::Request<pb::ShowEntityRequest>,
     ) -> Result<Response<pb::ShowEntityResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/ShowEntity", request)?;
+        self.edge.looked(&call, "show", &request.key);
         call.answer(self.show(&call, &request).await)
     }
 
@@ -76,6 +77,9 @@ impl pb::admin_server::Admin for Admin {
     ) -> Result<Response<pb::SetStandingResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/SetStanding", request)?;
         let changed = self.edge.cluster.set_standing(request).await;
+        let action = format!("set standing {}", request.standing().as_str_name());
+        let subject = format!("node/{}", request.node);
+        self.edge.did(&call, &action, &subject, changed.as_ref().err()).await;
         call.answer(match changed {
             Ok(()) => Ok(pb::SetStandingResponse {}),
             Err(AskError::Rejected(message)) => Err(Fault::Refused {
@@ -108,6 +112,7 @@ impl pb::admin_server::Admin for Admin {
         request: tonic::Request<pb::ShowQuarantineRequest>,
     ) -> Result<Response<pb::ShowQuarantineResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/ShowQuarantine", request)?;
+        self.edge.looked(&call, "show quarantine", &request.key);
         call.answer(self.show_quarantined(&call, &request).await)
     }
 
@@ -116,7 +121,11 @@ impl pb::admin_server::Admin for Admin {
         request: tonic::Request<pb::LiftQuarantineRequest>,
     ) -> Result<Response<pb::LiftQuarantineResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/RetryQuarantined", request)?;
-        call.answer(self.lift(&call, &request, false).await)
+        let lifted = self.lift(&call, &request, false).await;
+        self.edge
+            .did(&call, "retry quarantined", &request.key, lifted.as_ref().err())
+            .await;
+        call.answer(lifted)
     }
 
     async fn skip_quarantined(
@@ -124,7 +133,11 @@ impl pb::admin_server::Admin for Admin {
         request: tonic::Request<pb::LiftQuarantineRequest>,
     ) -> Result<Response<pb::LiftQuarantineResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/SkipQuarantined", request)?;
-        call.answer(self.lift(&call, &request, true).await)
+        let lifted = self.lift(&call, &request, true).await;
+        self.edge
+            .did(&call, "skip quarantined", &request.key, lifted.as_ref().err())
+            .await;
+        call.answer(lifted)
     }
 
     async fn force_breaker(
@@ -132,7 +145,13 @@ impl pb::admin_server::Admin for Admin {
         request: tonic::Request<pb::ForceBreakerRequest>,
     ) -> Result<Response<pb::ForceBreakerResponse>, Status> {
         let (call, request) = self.edge.receive("Admin/ForceBreaker", request)?;
-        call.answer(self.force(&call, &request).await)
+        let forced = self.force(&call, &request).await;
+        let (action, subject) = (
+            format!("force breaker {}", request.forced),
+            format!("breaker/{}", request.dependency),
+        );
+        self.edge.did(&call, &action, &subject, forced.as_ref().err()).await;
+        call.answer(forced)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Error, Tenant};
+use cluster::{Caller, Error, Tenant};
 use futures::{Stream, StreamExt as _, future};
 use proto::gateway::v1::{self as pb, command_request::Command, command_response::Result as Outcome};
 use tonic::{Response, Status, Streaming};
@@ -24,7 +24,7 @@ use super::{
     orders::Orders,
     products::Products,
     reading::{Newness, Reading},
-    request::{Call, Edge, tenant},
+    request::{Call, Edge, whose},
     status::Fault,
     stock::Stock,
 };
@@ -75,7 +75,7 @@ pub(crate) struct Gateway {
 /// What a command takes over from its stream.
 struct Of {
     traceparent: Option<String>,
-    tenant: Tenant,
+    whose: (Tenant, Caller),
     pause: Arc<Pause>,
 }
 
@@ -91,7 +91,7 @@ impl pb::gateway_server::Gateway for Gateway {
     ) -> Result<Response<ResponseStream>, Status> {
         let traceparent = request.metadata().get("traceparent");
         let traceparent = traceparent.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let tenant = tenant(request.metadata()).map_err(|fault| fault.status(None))?;
+        let whose = whose(request.metadata()).map_err(|fault| fault.status(None))?;
         let gateway = self.clone();
         let pause = Arc::new(Pause::new());
         let paused = Arc::clone(&pause);
@@ -108,7 +108,7 @@ impl pb::gateway_server::Gateway for Gateway {
                 Ok(command) => {
                     let of = Of {
                         traceparent: traceparent.clone(),
-                        tenant: tenant.clone(),
+                        whose: whose.clone(),
                         pause: Arc::clone(&pause),
                     };
                     future::Either::Left(gateway.clone().respond(command, of))
@@ -168,7 +168,7 @@ impl Gateway {
             .edge
             .call("Gateway/Commands", request_id, of.traceparent.as_deref(), None)?
             .reading(reading)
-            .on_behalf_of(of.tenant.clone());
+            .on_behalf_of(of.whose.clone());
         let outcome = self.dispatch(&call, command).await;
         call.finish(outcome.as_ref().err());
         Ok((outcome, call.newness()))

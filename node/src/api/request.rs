@@ -2,7 +2,7 @@
 //!
 //! `x-request-id` is the idempotency key; it is drawn where the caller gave none, and always echoed. `grpc-timeout` is the
 //! caller's deadline; a part of it is kept back so that our answer, not the transport's, reaches the caller.
-//! `traceparent` names the caller's span, `x-tenant` on whose behalf it calls. What a call says of its reads stands in
+//! `traceparent` names the caller's span, `x-tenant` on whose behalf it calls, `x-caller` who it says that it is. What a call says of its reads stands in
 //! [`super::reading`].
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 
 use cluster::{
-    AskError, Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned,
+    AskError, Caller, Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned,
     cluster::fingerprint,
 };
 use prost::Message;
@@ -32,6 +32,8 @@ use crate::telemetry::Telemetry;
 pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
 /// The metadata key of the tenant.
 const TENANT_KEY: &str = "x-tenant";
+/// The metadata key of who calls, for the record.
+pub(crate) const CALLER_KEY: &str = "x-caller";
 /// The metadata key of the answer's trace id.
 const TRACE_ID_KEY: &str = "x-trace-id";
 /// The longest time that a call may wait.
@@ -56,6 +58,7 @@ pub(crate) struct Call {
     id_given: bool,
     trace: TraceContext,
     tenant: Tenant,
+    caller: Caller,
     received: Instant,
     deadline: Instant,
     /// Whether the caller set the deadline.
@@ -80,7 +83,7 @@ impl Edge {
                 text(&metadata, "traceparent").ok().flatten(),
                 timeout(&metadata),
             )
-            .and_then(|call| Ok(call.on_behalf_of(tenant(&metadata)?)))
+            .and_then(|call| Ok(call.on_behalf_of(whose(&metadata)?)))
             .map_err(|fault| fault.status(None))?;
         Ok((Call { reading, ..call }, content))
     }
@@ -150,6 +153,7 @@ impl Edge {
             id,
             id_given: request_id.is_some(),
             tenant: Tenant::default(),
+            caller: Caller::default(),
             received,
             deadline: received + less_margin(timeout.unwrap_or(self.default_timeout)),
             deadline_given: timeout.is_some(),
@@ -162,10 +166,10 @@ impl Edge {
 }
 
 impl Call {
-    /// The same, for a tenant.
+    /// The same, for a tenant, by whom.
     #[must_use]
-    pub(crate) fn on_behalf_of(self, tenant: Tenant) -> Self {
-        Self { tenant, ..self }
+    pub(crate) fn on_behalf_of(self, (tenant, caller): (Tenant, Caller)) -> Self {
+        Self { tenant, caller, ..self }
     }
 
     /// The idempotency key.
@@ -176,6 +180,15 @@ impl Call {
     /// Whether the caller chose the idempotency key.
     pub(crate) fn id_given(&self) -> bool {
         self.id_given
+    }
+
+    /// Who asks, as they say: `tenant/caller`, or the one of them that is named; empty where nobody says.
+    pub(crate) fn asked_by(&self) -> String {
+        match (self.tenant.as_str(), self.caller.as_str()) {
+            (tenant, "") => tenant.to_owned(),
+            ("", caller) => caller.to_owned(),
+            (tenant, caller) => format!("{tenant}/{caller}"),
+        }
     }
 
     /// The trace that the call belongs to.
@@ -213,6 +226,7 @@ impl Call {
         Request {
             trace: self.trace,
             tenant: self.tenant.clone(),
+            caller: self.caller.clone(),
             ..Request::new(self.id.clone(), self.time_left())
         }
     }
@@ -299,10 +313,13 @@ pub(super) fn sent(name: &str, message: &impl Message) -> u64 {
     fingerprint(&bytes)
 }
 
-/// On whose behalf a call comes; nobody's in particular where it does not say.
-pub(super) fn tenant(metadata: &MetadataMap) -> Result<Tenant, Fault> {
+/// On whose behalf a call comes, and by whom; nobody in particular where it does not say.
+pub(super) fn whose(metadata: &MetadataMap) -> Result<(Tenant, Caller), Fault> {
     let name = text(metadata, TENANT_KEY)?.unwrap_or_default();
-    Tenant::new(name).map_err(|error| Fault::invalid(TENANT_KEY, error))
+    let tenant = Tenant::new(name).map_err(|error| Fault::invalid(TENANT_KEY, error))?;
+    let name = text(metadata, CALLER_KEY)?.unwrap_or_default();
+    let caller = Caller::new(name).map_err(|error| Fault::invalid(CALLER_KEY, error))?;
+    Ok((tenant, caller))
 }
 
 /// A metadata value as text.

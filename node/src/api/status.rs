@@ -13,6 +13,7 @@
 //! | the entity comes back after a failure, nothing was done | UNAVAILABLE | RetryInfo |
 //! | the entity is quarantined | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo QUARANTINED |
 //! | the entity was quarantined for this command, which was skipped for good | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo SKIPPED |
+//! | the entity is forgotten | FAILED_PRECONDITION | PreconditionFailure and ErrorInfo FORGOTTEN |
 //! | an entity's own code failed | INTERNAL | |
 //!
 //! Standard clients repeat UNAVAILABLE by themselves. That is safe exactly when the repetition carries the same
@@ -80,7 +81,8 @@ impl Fault {
         match self {
             Self::Invalid { .. } | Self::Engine(Error::Invalid { .. }) => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
-            Self::Refused { .. } | Self::Engine(Error::Quarantined { .. } | Error::Skipped { .. }) => {
+            Self::Refused { .. }
+            | Self::Engine(Error::Quarantined { .. } | Error::Skipped { .. } | Error::Forgotten { .. }) => {
                 Code::FailedPrecondition
             }
             Self::Engine(Error::Overloaded { .. }) => Code::ResourceExhausted,
@@ -104,7 +106,8 @@ impl Fault {
                 | Error::Invalid { .. }
                 | Error::Failed { .. }
                 | Error::Quarantined { .. }
-                | Error::Skipped { .. },
+                | Error::Skipped { .. }
+                | Error::Forgotten { .. },
             )
             | Self::Invalid { .. }
             | Self::NotFound { .. }
@@ -134,6 +137,9 @@ impl Fault {
             }
             Self::Engine(Error::Skipped { entity, .. }) => {
                 precondition(&mut details, "SKIPPED", entity, &self.to_string());
+            }
+            Self::Engine(Error::Forgotten { entity, .. }) => {
+                precondition(&mut details, "FORGOTTEN", entity, &self.to_string());
             }
             Self::Engine(Error::Unknown { .. } | Error::TimedOut { .. }) => {
                 let id = call.map(|call| (REQUEST_ID_KEY.to_owned(), call.id().to_string()));
@@ -215,7 +221,14 @@ mod tests {
         };
         for (error, info) in [
             (quarantined, "QUARANTINED"),
-            (Error::Skipped { entity, reason }, "SKIPPED"),
+            (
+                Error::Skipped {
+                    entity: entity.clone(),
+                    reason: reason.clone(),
+                },
+                "SKIPPED",
+            ),
+            (Error::Forgotten { entity, reason }, "FORGOTTEN"),
         ] {
             let status = engine(error).status(None);
             assert_eq!(status.code(), Code::FailedPrecondition);

@@ -59,7 +59,8 @@ pub(super) async fn pause_after(error: &Error, left: Duration) {
         | Error::Invalid { .. }
         | Error::Failed { .. }
         | Error::Quarantined { .. }
-        | Error::Skipped { .. } => Duration::ZERO,
+        | Error::Skipped { .. }
+        | Error::Forgotten { .. } => Duration::ZERO,
     };
     tokio::time::sleep(pause.max(Duration::from_millis(READ_RETRY_MIN_MS)).min(left)).await;
 }

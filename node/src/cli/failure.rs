@@ -14,6 +14,9 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// No node could be reached, or none answered in time.
 pub(crate) const EXIT_UNREACHABLE: u8 = 3;
 
+/// Nothing failed, and what was compared differs.
+pub(crate) const EXIT_DIFFERS: u8 = 4;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]

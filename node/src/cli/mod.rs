@@ -1,10 +1,14 @@
 //! The command line: one file for each command. Commands for a running cluster are clients like any other and know
 //! nothing of the inside of a node.
 
+mod audit;
 mod breaker;
 mod client;
+mod dead_letter;
 mod entity;
+mod events;
 mod failure;
+mod group;
 mod kill;
 mod node;
 mod order;
@@ -54,6 +58,8 @@ enum Command {
     /// Look at any entity.
     #[command(subcommand)]
     Entity(entity::Entity),
+    /// Show who has asked for what, who has looked, and who has changed something by hand.
+    Audit(audit::Audit),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
     /// List and explain sagas, and nudge one that needs help.
@@ -67,6 +73,14 @@ enum Command {
     /// Show and force the breakers to dependencies outside.
     #[command(subcommand)]
     Breaker(breaker::Breaker),
+    /// Read the events of the cluster, from any place on.
+    Events(events::Events),
+    /// Look at consumer groups, reset and delete them.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Look at what consumer groups have put aside; retry or skip it.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetter),
     /// Look at what is stored, and check a build before it is rolled out.
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -115,11 +129,15 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Provider(provider) => Ok(provider.run()),
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
+        Command::Audit(audit) => audit.run().await,
         Command::Timers(timers) => timers.run().await,
         Command::Saga(saga) => saga.run().await,
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Breaker(breaker) => breaker.run().await,
+        Command::Events(events) => events.run().await,
+        Command::Group(group) => group.run().await,
+        Command::DeadLetter(letter) => letter.run().await,
         Command::Schema(schema) => schema.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
@@ -168,6 +186,16 @@ mod tests {
             "restart --rolling",
             "status --json --base-port 7100",
             "entity show order/42 --json",
+            "entity show order/42 --at 2",
+            "entity show order/42 --at 2026-11-21T10:30:00Z --json",
+            "entity diff order/42 1 3",
+            "entity diff order/42 0 1795257000000 --json",
+            "entity replay order/42",
+            "entity replay --kind order --limit 100 --since 2026-11-21T00:00:00Z --json",
+            "entity forget customer/ann --reason asked",
+            "entity forget --verify customer/ann --json",
+            "audit order/42",
+            "audit --who shop/ann --since 2026-11-21T00:00:00Z --json",
             "product put tea --name Tea --price 2.55",
             "stock receive tea 100 --address 127.0.0.1:7001,127.0.0.1:7002",
             "stock show tea",
@@ -189,6 +217,17 @@ mod tests {
             "quarantine retry order/42 --request-id r-1",
             "quarantine skip order/42",
             "breaker list --json",
+            "events",
+            "events --kind order --kind payment --from beginning --follow --json",
+            "events --entity order/42 --from 2026-11-21T09:00:00Z",
+            "group list --json",
+            "group show mailer",
+            "group reset mailer --to now --shard 3",
+            "group delete mailer",
+            "dead-letter list mailer --json",
+            "dead-letter show mailer 3",
+            "dead-letter retry mailer 3",
+            "dead-letter skip mailer 3",
             "breaker open payment-provider",
             "breaker close payment-provider",
             "breaker auto payment-provider",
@@ -213,6 +252,14 @@ mod tests {
             "order place --line tea:0",
             "order place --line tea:99999999999",
             "kill 0",
+            "entity show order/42 --at yesterday",
+            "entity show order/42 --at 2 --stale 1s",
+            "entity diff order/42 1",
+            "entity replay",
+            "entity replay order/42 --kind order",
+            "entity replay order/42 --limit 3",
+            "entity forget order",
+            "audit --since soon",
             "node",
             "node drain",
             "node drain 0",

@@ -4,14 +4,15 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use proto::cluster::v1::StatusRequest;
+use proto::{cluster::v1::StatusRequest, schema::v1::DescribeRequest};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    client::Target,
+    client::{Client, Target},
     failure::Failure,
     kill::LocalNode,
-    node::progress::{is_settled, until},
+    node::progress::{is_led, is_settled, until},
     output::{print_json, print_text},
 };
 use crate::local::{
@@ -22,6 +23,8 @@ use crate::local::{
 
 /// How long a restarted node may take to have its part again.
 const SETTLE_MAX: Duration = Duration::from_mins(5);
+/// Between two questions whether the builds of the nodes differ.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Start a node of a local cluster again, or all of them one after another.
 #[derive(Debug, Args)]
@@ -67,10 +70,9 @@ impl Restart {
             .filter_map(|node| u8::try_from(node.id).ok())
             .collect();
         for node in &nodes {
-            let settled = |what: String| until(&client, SETTLE_MAX, what, |status| usize::from(!is_settled(status)));
-            settled(format!("before node {node}: every shard is at home")).await?;
+            settled(&client, &format!("before node {node}: every shard is at home")).await?;
             control::send(&self.cluster, Order::Restart, *node).await?;
-            settled(format!("after node {node}: every shard is at home")).await?;
+            settled(&client, &format!("after node {node}: every shard is at home")).await?;
         }
         if self.json {
             print_json(&json!({"restarted": nodes}));
@@ -78,5 +80,21 @@ impl Restart {
             print_text(&format!("{} nodes restarted", nodes.len()));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Waits until every shard is at home; or, while the builds of the nodes differ, until all of them are led well: a shard may
+/// then be led by a node that knows more than the one that is to lead it.
+async fn settled(client: &Client, what: &str) -> Result<(), Failure> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        let described = client.describe(DescribeRequest {}).await;
+        if described.is_ok_and(|described| described.is_mixed) {
+            return until(client, SETTLE_MAX, what, |status| usize::from(!is_led(status))).await;
+        }
+        let waited = until(client, LOOK_AGAIN, what, |status| usize::from(!is_settled(status))).await;
+        if waited.is_ok() || Instant::now() > deadline {
+            return waited;
+        }
     }
 }

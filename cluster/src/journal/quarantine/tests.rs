@@ -38,6 +38,8 @@ fn decided(id: &str, seq: u64, by: &str, lift: Option<Lift>) -> Record {
         fingerprint: 0,
         chain: None,
         origin: None,
+        asked_by: None,
+        keeps_effects: false,
     })
 }
 
@@ -61,6 +63,7 @@ fn quarantined(id: &str, seq: u64, retry: Option<&str>) -> Quarantined {
         fingerprint: 0,
         chain: None,
         origin: None,
+        asked_by: None,
     }
 }
 
@@ -309,8 +312,8 @@ fn golden_bytes() {
     let hex: Vec<String> = record.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex.concat(),
-        "0181ab51756172616e74696e6564dc001292a573746f636ba16102a6706f69736f6ec40a74616b65207468726565c0a6446563696465b1\
-         746872656520697320746f6f206d616e79ac73746f636b2e72733a333a31a9303a20646563696465030a1494000000c2a172c000c0c0"
+        "0181ab51756172616e74696e6564dc001392a573746f636ba16102a6706f69736f6ec40a74616b65207468726565c0a6446563696465b1\
+         746872656520697320746f6f206d616e79ac73746f636b2e72733a333a31a9303a20646563696465030a1494000000c2a172c000c0c0c0"
     );
     let row = QuarantineRow {
         poison: None,

@@ -93,8 +93,8 @@ impl Author {
         Self {
             view: view::View::new(plan.registry.clone()),
             plan,
-            steps_rng: Rng::new(seed ^ 0x7374_6570_73),
-            services_rng: Rng::new(seed ^ 0x6f75_7473_6964_65),
+            steps_rng: Rng::new(seed ^ 0x0073_7465_7073),
+            services_rng: Rng::new(seed ^ 0x006f_7574_7369_6465),
             begun: 0,
             answers: Vec::new(),
             calls: Vec::new(),

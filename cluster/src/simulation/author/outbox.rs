@@ -132,7 +132,7 @@ impl World {
             EffectRequest::Command { to, command } => {
                 let chain = Chain::after(row.chain.as_ref(), &id.entity, Limits::default().effect_depth_max);
                 if let Err(reason) = self.can_be_sent(&chain, to) {
-                    return self.has_outcome(node, carrying, Outcome::Failed(reason));
+                    return self.has_outcome(node, carrying, &Outcome::Failed(reason));
                 }
                 let message = Message {
                     key: to.clone(),
@@ -222,7 +222,7 @@ impl World {
     }
 
     /// A node answers the outbox of another, or its own.
-    pub(in crate::simulation) fn answer_outbox(&mut self, from: NodeId, caller: Caller, answer: Delivered) {
+    pub(in crate::simulation) fn answer_outbox(&mut self, from: NodeId, caller: Caller, answer: &Delivered) {
         let Caller::Outbox { node, life, number } = caller else {
             return;
         };
@@ -324,11 +324,11 @@ impl World {
             CarriedEnd::Answered(_) => return self.carry_again(node, carrying, None),
             CarriedEnd::Served(outcome) => outcome,
         };
-        self.has_outcome(node, carrying, outcome);
+        self.has_outcome(node, carrying, &outcome);
     }
 
     /// Hands an outcome to the entity that waits for it, or acknowledges the effect if none does.
-    fn has_outcome(&mut self, node: NodeId, carrying: Carrying, outcome: Outcome) {
+    fn has_outcome(&mut self, node: NodeId, carrying: Carrying, outcome: &Outcome) {
         let (group, term, id) = (carrying.group, carrying.term, carrying.id.clone());
         let Some((row, _)) = self.open_effect(node, group, term, &id) else {
             return;
@@ -340,7 +340,7 @@ impl World {
         };
         let kind = self.registry.get(&id.entity.kind).cloned();
         let kind = kind.expect("what has an outbox is of a known kind");
-        let command = match resume(&*kind, token, &outcome) {
+        let command = match resume(&*kind, token, outcome) {
             Ok(command) => command,
             Err(fault) => {
                 return self.violated("panics", format!("{id}, of its outcome {outcome:?}: {}", fault.reason));

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Invariant, Plan, Served, Step, World, service};
+use super::{Invariant, Plan, Served, Step, World, service, story};
 use crate::{
     entity::Registry,
     simulation::{
@@ -24,7 +24,7 @@ use crate::{
 const SEEDS: Range<u64> = 0..100;
 /// Steps of each of its runs.
 const STEPS: u64 = 60;
-/// Lines of a failing run that are shown unless the seed is run again by itself.
+/// Lines of a failing run that are shown, of those about the entities that the finding names.
 const STORY_LEN_MAX: usize = 60;
 
 /// A simulation of an author's entities: several nodes with the engine's own consensus, journal and storage in one process, in
@@ -34,6 +34,35 @@ const STORY_LEN_MAX: usize = 60;
 ///
 /// Beside the author's own invariants it checks what the engine promises: each request and each effect is taken once, no
 /// answer is lost or changed, all replicas come to one state, everything ends, and no entity panics.
+///
+/// ```
+/// use cluster::simulation::{Simulation, Step};
+/// # use cluster::{Context, Decision, Entity, NoToken, Outcome, Registry};
+/// # struct Counter;
+/// # impl Entity for Counter {
+/// #     const KIND: &'static str = "counter";
+/// #     type State = u64;
+/// #     type Command = u64;
+/// #     type Event = u64;
+/// #     type Reply = u64;
+/// #     type Rejection = ();
+/// #     type Token = NoToken;
+/// #     fn decide(sum: &u64, by: u64, _: &Context) -> Result<Decision<Self>, ()> { Ok(Decision::reply(sum + by).event(by)) }
+/// #     fn evolve(sum: &mut u64, by: &u64) { *sum += by }
+/// #     fn resume(token: NoToken, _: Outcome) -> u64 { match token {} }
+/// # }
+///
+/// let summary = Simulation::new(Registry::new().with::<Counter>())
+///     .seeds(0..3)
+///     .workload(|rng, _step| Step::ask::<Counter>(rng.pick(&["a", "b"]), rng.between(1, 5)))
+///     .invariant("every answer counts once", |world| {
+///         let asked: u64 = world.answers::<Counter>().iter().map(|answered| answered.command).sum();
+///         let counted: u64 = world.states::<Counter>().values().sum();
+///         if asked == counted { Ok(()) } else { Err(format!("{asked} were asked for, {counted} were counted")) }
+///     })
+///     .run();
+/// assert_eq!(summary.runs, 3);
+/// ```
 ///
 /// `PLAYHOUSE_SEED=17` in the environment runs that seed alone and prints all of it (with `-- --nocapture`).
 #[must_use = "a simulation does nothing until it is run"]
@@ -182,7 +211,9 @@ impl Simulation {
         for seed in seeds {
             let (report, story) = run(&plan, seed);
             if chosen.is_some() {
-                story.iter().for_each(|line| println!("{line}"));
+                for line in &story {
+                    println!("{line}");
+                }
             }
             if let Some(violation) = report.violation {
                 let found = Found {
@@ -254,12 +285,14 @@ impl fmt::Display for Found {
         writeln!(f, "after {steps} steps, {with} faults of nodes, disks and links:")?;
         // Cargo says whose tests these are.
         let package = std::env::var("CARGO_PKG_NAME").map_or_else(|_| String::new(), |name| format!(" -p {name}"));
-        let left_out = self.story.len().saturating_sub(STORY_LEN_MAX);
-        if left_out > 0 {
-            writeln!(f, "         ({left_out} lines before this)")?;
-        }
-        for line in &self.story[left_out..] {
+        let lines = story::about(&self.story, &self.what);
+        let shown = &lines[lines.len().saturating_sub(STORY_LEN_MAX)..];
+        for line in shown {
             writeln!(f, "{line}")?;
+        }
+        let left_out = self.story.len() - shown.len();
+        if left_out > 0 {
+            writeln!(f, "({left_out} more lines are about others, or earlier)")?;
         }
         write!(
             f,

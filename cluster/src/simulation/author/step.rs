@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    codec,
     entity::{Entity, EntityKey},
+    schema::{Part, versioned},
 };
 
 /// What a client wants: a command for an entity. Clients repeat it under the same request id until they are answered, on any
@@ -24,7 +24,7 @@ impl Step {
     pub fn ask<E: Entity>(id: &str, command: E::Command) -> Self {
         Self {
             key: EntityKey::new(E::KIND, id).unwrap_or_else(|error| panic!("a step names {id:?}: {error}")),
-            command: codec::encode(&command),
+            command: versioned::encode::<E>(Part::Command, &command),
         }
     }
 }

@@ -61,6 +61,32 @@ impl Story {
     }
 }
 
+/// Of the lines of a story, those about the entities that a finding names, and what went wrong with nodes, disks and links. All
+/// of them if it names none.
+pub(super) fn about<'a>(story: &'a [String], what: &str) -> Vec<&'a str> {
+    let is_entity = |line: &str| line.contains('/');
+    let ids: Vec<&str> = words(what)
+        .filter(|word| story.iter().any(|line| is_entity(line) && names(line, word)))
+        .collect();
+    let is_wanted = |line: &&str| ids.is_empty() || !is_entity(line) || ids.iter().any(|id| names(line, id));
+    // Who is answered is named where the step begins.
+    let is_answer = |line: &&str| line.contains(" step ") && !is_entity(line) && !ids.is_empty();
+    let lines = story.iter().map(String::as_str);
+    lines.filter(is_wanted).filter(|line| !is_answer(line)).collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
+    let words = text.split(move |c| !is_part(c));
+    // Words of the language, and names of variants, are no ids.
+    words.filter(|word| word.contains(|c: char| c.is_ascii_digit() || c == '-') && word.contains(char::is_alphabetic))
+}
+
+/// Whether a line names an entity of this id.
+fn names(line: &str, id: &str) -> bool {
+    words(line).any(|word| word == id)
+}
+
 impl Told {
     fn line(&self, registry: &Registry) -> String {
         match self {
@@ -111,5 +137,25 @@ fn reply_text(registry: &Registry, key: &EntityKey, reply: &Reply) -> String {
     match reply {
         Ok(_) => format!("replied {json}"),
         Err(_) => format!("rejected {json}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_told_with_the_entities_that_it_names_and_with_what_went_wrong() {
+        let story = [
+            "1.0 step 1 asks seat/a-1 Hold",
+            "1.1 step 2 asks seat/a-10 Hold",
+            "1.2 node 2 crashes",
+            "1.3   seat/a-1 decides Hold of step-1",
+            "1.4 step 1 is replied null",
+        ]
+        .map(str::to_owned);
+        let told = about(&story, "a-1 is Completed, and 5 are left");
+        assert_eq!(told, [&story[0], &story[2], &story[3]]);
+        assert_eq!(about(&story, "money is lost").len(), story.len());
     }
 }

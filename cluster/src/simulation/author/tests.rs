@@ -95,11 +95,11 @@ fn evolve(state: &mut State, event: &Event) {
     }
 }
 
-fn resume<E>(token: Token, outcome: &Outcome) -> Command
+fn resume<E>(token: &Token, outcome: &Outcome) -> Command
 where
     E: Entity,
 {
-    match token {
+    match *token {
         Token::Paid(amount) => Command::Settle {
             amount,
             is_taken: matches!(outcome.answer::<E>(), Answer::Replied(_)),
@@ -133,7 +133,7 @@ macro_rules! purse {
                 evolve(state, event);
             }
             fn resume(token: Token, outcome: Outcome) -> Command {
-                resume::<Self>(token, &outcome)
+                resume::<Self>(&token, &outcome)
             }
         }
     };

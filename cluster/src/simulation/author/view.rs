@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 
 use super::{Author, is_of, service::CalledRaw};
 use crate::{
-    codec,
     entity::{Entity, EntityKey, Registry, kind::Live},
     journal::{Decided, Record},
     replication::batch,
+    schema::{Part, versioned},
     simulation::author::Served,
 };
 
@@ -115,7 +115,7 @@ impl<'a> World<'a> {
             id: id.into(),
         };
         match self.author.view.entities.get(&key) {
-            Some(seen) => read(&seen.live.snapshot()),
+            Some(seen) => read::<E, _>(Part::State, &seen.live.snapshot()),
             None => E::State::default(),
         }
     }
@@ -128,7 +128,7 @@ impl<'a> World<'a> {
         let entities = self.author.view.entities.iter();
         let of_kind = entities.filter(|(key, _)| is_of::<E>(key));
         of_kind
-            .map(|(key, seen)| (key.id.to_string(), read(&seen.live.snapshot())))
+            .map(|(key, seen)| (key.id.to_string(), read::<E, _>(Part::State, &seen.live.snapshot())))
             .collect()
     }
 
@@ -140,7 +140,7 @@ impl<'a> World<'a> {
         let entities = self.author.view.entities.iter();
         let mut found = entities.filter(|(key, _)| is_of::<E>(key) && *key.id == *id);
         let events = found.next().map(|(_, seen)| &seen.events[..]).unwrap_or_default();
-        events.iter().map(|event| read(event)).collect()
+        events.iter().map(|event| read::<E, _>(Part::Event, event)).collect()
     }
 
     /// What clients asked of entities of a kind and were answered, in the order of the answers.
@@ -152,10 +152,10 @@ impl<'a> World<'a> {
         of_kind
             .map(|answered| Answered {
                 id: answered.key.id.to_string(),
-                command: read(&answered.command),
+                command: read::<E, _>(Part::Command, &answered.command),
                 answer: match &answered.reply {
-                    Ok(reply) => Ok(read(reply)),
-                    Err(rejection) => Err(read(rejection)),
+                    Ok(reply) => Ok(read::<E, _>(Part::Reply, reply)),
+                    Err(rejection) => Err(read::<E, _>(Part::Rejection, rejection)),
                 },
             })
             .collect()
@@ -184,8 +184,9 @@ fn called<R: DeserializeOwned, A: DeserializeOwned>(call: &CalledRaw) -> Called<
     }
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> T {
-    codec::decode(bytes).unwrap_or_else(|error| panic!("a value cannot be read back after it was stored: {error}"))
+fn read<E: Entity, T: DeserializeOwned>(part: Part, bytes: &[u8]) -> T {
+    versioned::decode::<E, T>(part, bytes)
+        .unwrap_or_else(|error| panic!("a value cannot be read back after it was stored: {error}"))
 }
 
 fn of_json<T: DeserializeOwned>(bytes: &[u8]) -> T {

@@ -13,6 +13,15 @@ use proto::{
         ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
+    events::v1::{
+        DeadLetter, DeleteGroupRequest, DeleteGroupResponse, GetDeadLetterRequest, GetGroupRequest, Group,
+        LiftDeadLetterRequest, LiftDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        ListGroupsRequest, ListGroupsResponse, ResetGroupRequest, ResetGroupResponse, events_client::EventsClient,
+    },
+    history::v1::{
+        AuditRequest, AuditResponse, DiffRequest, DiffResponse, ForgetRequest, ForgetResponse, ForgottenRequest,
+        ForgottenResponse, ShowAtRequest, ShowAtResponse, history_client::HistoryClient,
+    },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
         ReturnItemsResponse, orders_client::OrdersClient,
@@ -68,11 +77,21 @@ commands! {
     write_off_stock: StockClient, WriteOffStockRequest => StockItem;
     retry_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
     skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
+    forget: HistoryClient, ForgetRequest => ForgetResponse;
     force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
     nudge_saga: SagasClient, NudgeSagaRequest => NudgeSagaResponse;
 }
 
 reads! {
+    list_groups: EventsClient, ListGroupsRequest => ListGroupsResponse;
+    get_group: EventsClient, GetGroupRequest => Group;
+    list_dead_letters: EventsClient, ListDeadLettersRequest => ListDeadLettersResponse;
+    get_dead_letter: EventsClient, GetDeadLetterRequest => DeadLetter;
+    // Said twice, these are as if they were said once.
+    reset_group: EventsClient, ResetGroupRequest => ResetGroupResponse;
+    delete_group: EventsClient, DeleteGroupRequest => DeleteGroupResponse;
+    retry_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
+    skip_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
     get_order: OrdersClient, GetOrderRequest => Order;
     get_product: ProductsClient, GetProductRequest => Product;
     get_stock: StockClient, GetStockRequest => StockItem;
@@ -88,6 +107,10 @@ reads! {
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
+    show_at: HistoryClient, ShowAtRequest => ShowAtResponse;
+    audit: HistoryClient, AuditRequest => AuditResponse;
+    forgotten: HistoryClient, ForgottenRequest => ForgottenResponse;
+    diff: HistoryClient, DiffRequest => DiffResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
     describe: SchemasClient, DescribeRequest => DescribeResponse;
     check: SchemasClient, CheckRequest => CheckResponse;

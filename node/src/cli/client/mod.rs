@@ -22,15 +22,21 @@ use std::{
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
-use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{AsciiMetadataValue, MetadataMap},
+    transport::Channel,
+};
 use tonic_types::StatusExt as _;
 
 pub(crate) use self::{calls::MESSAGE_BYTES_MAX, reading::ReadArguments, target::Target};
 use self::{hedge::HedgeBudget, node::Node};
-use crate::api::reading::VERSION_TOKEN_KEY;
+use crate::api::{reading::VERSION_TOKEN_KEY, request::CALLER_KEY};
 
 /// The metadata key of the idempotency key.
 const REQUEST_ID: &str = "x-request-id";
+/// The environment variable that says who asks.
+const CALLER_VARIABLE: &str = "PLAYHOUSE_CALLER";
 /// Without an answer for so long, another node is asked as well.
 const HEDGE_AFTER: Duration = Duration::from_millis(400);
 /// Attempts of one call that may be under way at once.
@@ -91,6 +97,8 @@ struct Inner {
     patience: Duration,
     /// Of the last answer that had one.
     token: Mutex<Option<String>>,
+    /// Who asks, for the record.
+    caller: Option<AsciiMetadataValue>,
 }
 
 impl Client {
@@ -108,6 +116,7 @@ impl Client {
                 hedges: HedgeBudget::default(),
                 patience,
                 token: Mutex::default(),
+                caller: caller(),
             }),
             reading: ReadArguments::default(),
         })
@@ -133,6 +142,13 @@ impl Client {
     pub(crate) fn channel(&self) -> Channel {
         let first = self.rotation()[0];
         self.inner.nodes[first].channel.clone()
+    }
+
+    /// Puts who asks into a call's metadata.
+    pub(crate) fn tell_caller(&self, metadata: &mut MetadataMap) {
+        if let Some(caller) = &self.inner.caller {
+            metadata.insert(CALLER_KEY, caller.clone());
+        }
     }
 
     /// One call, repeated until its answer is definite or patience ends.
@@ -200,6 +216,7 @@ impl Client {
                         let timeout = ATTEMPT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
                         let mut request = Request::new(message.clone());
                         request.set_timeout(timeout);
+                        self.tell_caller(request.metadata_mut());
                         if let Some(id) = &request_id {
                             request.metadata_mut().insert(REQUEST_ID, id.clone());
                         } else {
@@ -255,6 +272,13 @@ impl Client {
         order.sort_by_key(|index| self.inner.nodes[*index].is_suspect());
         order
     }
+}
+
+/// Who asks: what `PLAYHOUSE_CALLER` says, or the user of this process. A name that no node would take is nobody's.
+fn caller() -> Option<AsciiMetadataValue> {
+    let name = std::env::var(CALLER_VARIABLE).or_else(|_| std::env::var("USER")).ok()?;
+    cluster::Caller::new(&name).ok()?;
+    name.parse().ok().filter(|_| !name.is_empty())
 }
 
 /// What has happened to one call so far.

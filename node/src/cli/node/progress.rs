@@ -36,6 +36,20 @@ pub(crate) fn is_settled(status: &StatusResponse) -> bool {
     status.nodes.iter().all(|node| node.up) && shards(status).all(is_at_home)
 }
 
+/// Whether every node is there and every shard lives where it is to live, and is led by whichever of its nodes.
+pub(crate) fn is_led(status: &StatusResponse) -> bool {
+    let is_well = |shard: &ShardStatus| {
+        let leads = ShardStatus {
+            home: std::iter::once(shard.leader)
+                .chain(shard.home.iter().copied().filter(|node| *node != shard.leader))
+                .collect(),
+            ..shard.clone()
+        };
+        is_at_home(&leads)
+    };
+    status.nodes.iter().all(|node| node.up) && shards(status).all(is_well)
+}
+
 /// How many shards a node is still part of.
 pub(super) fn shards_on(status: &StatusResponse, node: u32) -> usize {
     shards(status)
@@ -113,6 +127,12 @@ mod tests {
         assert!(is_at_home(&shard(2, &[1, 2, 3], &[2, 3, 1])));
         assert!(!is_at_home(&shard(1, &[1, 2, 3], &[2, 3, 1])), "led from elsewhere");
         assert!(!is_at_home(&shard(2, &[1, 2, 3, 4], &[2, 3, 4])), "on its way");
+        let elsewhere = |leader| StatusResponse {
+            shards: vec![shard(leader, &[1, 2, 3], &[2, 3, 1])],
+            ..StatusResponse::default()
+        };
+        assert!(is_led(&elsewhere(1)) && !is_settled(&elsewhere(1)));
+        assert!(!is_led(&elsewhere(0)) && !is_led(&elsewhere(4)));
         assert!(!is_at_home(&shard(0, &[1, 2, 3], &[2, 3, 1])), "without a leader");
     }
 

@@ -1,24 +1,24 @@
-//! `playhouse entity`: any entity's state and history.
+//! `playhouse entity show`: any entity's state and events, now or at any time before.
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use clap::{Args, Subcommand};
-use proto::cluster::v1::{ShowEntityRequest, ShowEntityResponse};
+use clap::Args;
+use proto::{
+    cluster::v1::{ShowEntityRequest, ShowEntityResponse},
+    history::v1::ShowAtRequest,
+};
 use serde_json::{Value, json};
 
 use super::{
-    client::{ReadArguments, Target},
+    diff::moment_json,
+    point::{self, Point, time_text},
+};
+use crate::cli::{
+    client::{Client, ReadArguments, Target},
     failure::Failure,
     output::{print_json, print_text, render, table},
     timers,
 };
-
-/// Look at any entity.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Entity {
-    /// Show state, version, leader and events.
-    Show(Show),
-}
 
 /// Show state, version, leader and events.
 #[derive(Debug, Args)]
@@ -26,6 +26,9 @@ pub(crate) struct Show {
     /// Kind and id, for example order/42.
     #[arg(value_name = "KIND/ID", value_parser = parse_key)]
     key: String,
+    /// As it was then: a version (12), a time (2026-11-21T10:30:00Z) or unix milliseconds (numbers from 100,000,000,000 on).
+    #[arg(long, value_name = "VERSION|TIME", value_parser = point::parse, conflicts_with_all = ["stale", "after"])]
+    at: Option<Point>,
     /// One line of JSON.
     #[arg(long)]
     json: bool,
@@ -35,12 +38,14 @@ pub(crate) struct Show {
     target: Target,
 }
 
-impl Entity {
+impl Show {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let Self::Show(show) = self;
-        let client = show.target.connect().await?.reading(show.read);
-        let entity = client.show_entity(ShowEntityRequest { key: show.key.clone() }).await?;
-        if show.json {
+        let client = self.target.connect().await?.reading(self.read.clone());
+        if let Some(at) = self.at {
+            return self.run_at(&client, at).await;
+        }
+        let entity = client.show_entity(ShowEntityRequest { key: self.key.clone() }).await?;
+        if self.json {
             let mut shown = entity_json(&entity);
             shown["version_token"] = json!(client.version_token());
             print_json(&shown);
@@ -50,8 +55,35 @@ impl Entity {
         if entity.version == 0 {
             return Err(Failure::no(format!(
                 "{} has no events: nothing has happened to it",
-                show.key
+                self.key
             )));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn run_at(&self, client: &Client, at: Point) -> Result<ExitCode, Failure> {
+        let request = ShowAtRequest {
+            key: self.key.clone(),
+            at: Some(at.to_wire()),
+        };
+        let shown = client.show_at(request).await?;
+        let moment = shown.moment.unwrap_or_default();
+        if self.json {
+            print_json(&json!({
+                "key": format!("{}/{}", shown.kind, shown.id), "kind": shown.kind, "id": shown.id, "shard": shown.shard,
+                "version": moment.version, "state": parsed(&shown.state_json), "at": moment_json(&moment),
+            }));
+        } else {
+            let state = parsed(&shown.state_json);
+            let state = serde_json::to_string_pretty(&state).unwrap_or_else(|_| state.to_string());
+            print_text(&format!(
+                "{}/{}  as of {at}: version {}, record {} of {}\n\n{state}",
+                shown.kind,
+                shown.id,
+                moment.version,
+                moment.record,
+                time_text(moment.at_unix_ms),
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

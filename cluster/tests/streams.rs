@@ -203,13 +203,9 @@ async fn subscribers_get_what_they_ask_for_and_are_told_what_they_cannot_have() 
     let folder = tempfile::tempdir().expect("a folder");
     let addresses = free_addresses(1);
     let other_folder = tempfile::tempdir().expect("a folder");
-    let others = start_all(
-        &free_addresses(1),
-        other_folder.path(),
-        SHARDS,
-        &registry(),
-        |_| Services::new(),
-    )
+    let others = start_all(&free_addresses(1), other_folder.path(), SHARDS, &registry(), |_| {
+        Services::new()
+    })
     .await;
     let limited = start_with(1, &addresses, folder.path(), SHARDS, registry(), &|limits| {
         limits.subscriptions_max = 3;

@@ -110,9 +110,13 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: (registry.with::<Roster>().with::<Dependency>().with::<Group>().with::<Audit>())
-                .with_retention::<Audit>(RETENTION)
-                .with_retention::<Group>(group::RETENTION),
+            registry: (registry
+                .with::<Roster>()
+                .with::<Dependency>()
+                .with::<Group>()
+                .with::<Audit>())
+            .with_retention::<Audit>(RETENTION)
+            .with_retention::<Group>(group::RETENTION),
             services,
             identity: Arc::new(identity),
             mailbox,

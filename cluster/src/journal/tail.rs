@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, Tombstone, feed::Fed, keys::Head, quarantine::QuarantineRow};
+use super::{
+    Decided, EffectId, OutboxRow, TimerKey, TimerRow, Tombstone, feed::Fed, keys::Head, quarantine::QuarantineRow,
+};
 use crate::{entity::EntityKey, history::Base};
 
 /// An entity's part of the tail.

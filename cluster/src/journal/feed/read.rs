@@ -212,7 +212,9 @@ impl StoredReading {
         let mut histories = Histories::new(&*store);
         let mut bytes = 0;
         for named in found {
-            let Some(record) = histories.resolve(&named)? else { continue };
+            let Some(record) = histories.resolve(&named)? else {
+                continue;
+            };
             bytes += record.bytes();
             if bytes > max.bytes && !page.records.is_empty() {
                 page.next = page.records.last().map_or(after, |record| record.position);

@@ -48,7 +48,10 @@ impl Feed {
         let reader = self.readers.entry(group).or_default();
         let page = page(shard, reader.after, PAGE_LEN)?;
         if page.next < reader.after {
-            return Err(format!("group {group}: reading goes back from {} to {}", reader.after, page.next));
+            return Err(format!(
+                "group {group}: reading goes back from {} to {}",
+                reader.after, page.next
+            ));
         }
         for record in page.records {
             let version = reader.versions.entry(record.entity.clone()).or_default();
@@ -66,7 +69,12 @@ impl Feed {
     }
 
     /// At the end: who reads all of it here sees what the reader has seen, and as many events as were committed.
-    pub(crate) fn ends(&mut self, group: u32, shard: &Shard, committed: &BTreeMap<EntityKey, u64>) -> Result<(), String> {
+    pub(crate) fn ends(
+        &mut self,
+        group: u32,
+        shard: &Shard,
+        committed: &BTreeMap<EntityKey, u64>,
+    ) -> Result<(), String> {
         loop {
             let before = self.readers.entry(group).or_default().after;
             self.read(group, shard)?;
@@ -85,12 +93,21 @@ impl Feed {
             }
         }
         if let Some((one, other)) = all.iter().zip(&reader.seen).find(|(one, other)| one != other) {
-            return Err(format!("group {group}: {one:?} stands where another replica has {other:?}"));
+            return Err(format!(
+                "group {group}: {one:?} stands where another replica has {other:?}"
+            ));
         }
         if all.len() != reader.seen.len() {
-            return Err(format!("group {group}: {} records of {} are read", all.len(), reader.seen.len()));
+            return Err(format!(
+                "group {group}: {} records of {} are read",
+                all.len(),
+                reader.seen.len()
+            ));
         }
-        match committed.iter().find(|(key, events)| reader.versions.get(*key).copied().unwrap_or_default() != **events) {
+        match committed
+            .iter()
+            .find(|(key, events)| reader.versions.get(*key).copied().unwrap_or_default() != **events)
+        {
             Some((key, events)) => Err(format!("group {group}: of {events} events of {key} some are not read")),
             None => Ok(()),
         }
@@ -103,7 +120,13 @@ impl World {
         let mut verdict = Ok(());
         let mut committed: BTreeMap<u32, BTreeMap<EntityKey, u64>> = BTreeMap::new();
         for (key, group) in self.clients.keys() {
-            let records = self.checks.effects.histories.get(key).map(Vec::as_slice).unwrap_or_default();
+            let records = self
+                .checks
+                .effects
+                .histories
+                .get(key)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let events: usize = records.iter().map(|record| record.events.len()).sum();
             committed.entry(*group).or_default().insert(key.clone(), events as u64);
         }

@@ -1,18 +1,19 @@
 //! The simulation: the real driver and the real shards of several nodes in one process, under one seed and in virtual time.
 //!
-//! Reading order: [`world`] (one run), [`node`] and [`disk`] (what a node has, and what a crash leaves of it), [`boot`]
-//! (start and end), [`shell`] (carrying out what the driver says), [`storage`] (checkpoints and snapshots), [`activation`]
-//! (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`homes`] (which node is to hold what),
-//! [`clients`], [`glances`] (reads of any replica, in runs that have them), [`faults`], [`network`]; [`invariants`] holds what
-//! must be true,
-//! [`flaws`] the planted bugs that show that it would be noticed.
+//! Authors of entities run their own ones in it, with the feature `simulation`: [`Simulation`], with [`Step`]s in front of it,
+//! services behind ([`Served`]), and invariants that look at a [`World`].
+//!
+//! The engine checks itself with it. Reading order: [`world`] (one run), [`node`] and [`disk`] (what a node has, and what a
+//! crash leaves of it), [`boot`] (start and end), [`shell`] (carrying out what the driver says), [`storage`] (checkpoints and
+//! snapshots), [`activation`] (what a leader does for its entities), [`alarms`] (timers, in runs that have them), [`homes`]
+//! (which node is to hold what), [`clients`], [`glances`] (reads of any replica, in runs that have them), [`faults`],
+//! [`network`]; [`author`] (runs of an author's entities); [`invariants`] holds what must be true, [`flaws`] the planted bugs
+//! that show that it would be noticed.
 //!
 //! To run one seed again with its whole trace: `SIM_SEED=123 cargo test -p cluster simulation::one_seed -- --nocapture`.
 //! To run many: `SIM_SEEDS=5000 cargo test -p cluster simulation::many_seeds -- --nocapture` (from `SIM_SEED` on).
 //! With `SIM_TIMERS=1` beside it, clients set timers as well; with `SIM_GLANCES=1`, somebody reads from any replica.
-//! [`tests`] says which seeds `cargo test` runs, and [`scenarios`] which seeds have found bugs.
-//!
-//! Authors of entities run their own ones in it: [`author`].
+//! `tests.rs` says which seeds `cargo test` runs, and `scenarios.rs` which seeds have found bugs.
 
 #![cfg_attr(
     not(test),

@@ -195,6 +195,13 @@ impl peer_server::Peer for PeerServer {
         Ok(Response::new(self.engine()?.own_quarantine()))
     }
 
+    async fn read_feed(&self, request: Request<pb::ReadFeedRequest>) -> Result<Response<pb::ReadFeedResponse>, Status> {
+        let pb::ReadFeedRequest { shard, question } = request.into_inner();
+        let question = codec::decode(&question).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = codec::encode(&self.engine()?.feed_here(shard, question).await);
+        Ok(Response::new(pb::ReadFeedResponse { answer }))
+    }
+
     type HistoryStream = Answers<history::RecordsPage>;
 
     async fn history(

@@ -100,7 +100,10 @@ fn simulation(registry: Registry) -> Simulation {
 fn bookings_hold_whatever_goes_wrong() {
     let summary = simulation(registry()).seeds(0..200).run();
     println!("{:#?}", summary.counts);
-    assert!(summary.counts["crashes"] > 100 && summary.counts["effects repeated"] > 100);
+    // One seed that is run again by itself may have met nothing.
+    if summary.runs == 200 {
+        assert!(summary.counts["crashes"] > 100 && summary.counts["effects repeated"] > 100);
+    }
 }
 
 #[test]

@@ -22,7 +22,8 @@ const STEPS_MAX: usize = 2_000;
 /// What is on its way.
 #[derive(Clone)]
 enum Message {
-    Effect(StepToken),
+    /// With the id under which a repeat of it is known.
+    Effect(usize, StepToken),
     Outcome(StepToken, Outcome),
     Word(Word),
 }
@@ -33,6 +34,8 @@ struct Others {
     is_done: BTreeSet<Step>,
     did: BTreeMap<Step, u32>,
     undid: BTreeMap<Step, u32>,
+    /// As the engine does, whoever is asked again under the same id says again what was said.
+    said: BTreeMap<usize, Outcome>,
 }
 
 impl Others {
@@ -56,6 +59,7 @@ struct Run {
     /// The stages that were undone one after the other since the last event that may go back down.
     undone: Vec<usize>,
     is_late: bool,
+    sent: usize,
     trace: Vec<String>,
 }
 
@@ -69,6 +73,7 @@ impl Run {
             chances: CHANCES,
             undone: Vec::new(),
             is_late: false,
+            sent: 0,
             trace: vec![format!("seed {seed}")],
         };
         run.others.set(&Step::new("given", ""), true);
@@ -104,7 +109,8 @@ impl Run {
         }
         for sent in self.script.effects() {
             if let Some(Token::Step(of)) = &sent.token {
-                self.under_way.push(Message::Effect(of.clone()));
+                self.sent += 1;
+                self.under_way.push(Message::Effect(self.sent, of.clone()));
             }
         }
     }
@@ -160,7 +166,14 @@ impl Run {
         }
         self.chances = self.chances.saturating_sub(1);
         match message {
-            Message::Effect(of) => self.carry_out(of),
+            Message::Effect(id, of) => {
+                let outcome = match self.others.said.get(&id) {
+                    Some(said) => said.clone(),
+                    None => self.carry_out(&of),
+                };
+                self.others.said.insert(id, outcome.clone());
+                self.under_way.push(Message::Outcome(of, outcome));
+            }
             Message::Outcome(of, outcome) => {
                 let command = <Everything as crate::Entity>::resume(Token::Step(of), outcome);
                 self.tell(command);
@@ -171,17 +184,17 @@ impl Run {
     }
 
     /// Whoever is asked does it or not, says so or not. What has taken effect is not refused afterwards.
-    fn carry_out(&mut self, of: StepToken) {
+    fn carry_out(&mut self, of: &StepToken) -> Outcome {
         let fails = self.chance(0.2);
         let refuses = self.chance(0.15);
         let already = self.others.is_done.contains(&of.step);
-        let outcome = if fails {
+        if fails {
             if self.chance(0.5) {
                 self.others.set(&of.step, !of.undo);
             }
             Outcome::Failed("no answer".to_owned())
         } else if refuses && !(already && !of.undo) {
-            let why = if self.chance(0.3) { "without me" } else { "No" };
+            let why = if self.chance(0.8) { "without me" } else { "No" };
             Outcome::rejected::<Other>(&why.to_owned())
         } else {
             self.others.set(&of.step, !of.undo);
@@ -189,8 +202,7 @@ impl Run {
                 self.under_way.push(Message::Word(Word::Ready("r".to_owned())));
             }
             Outcome::replied::<Other>(&"done".to_owned())
-        };
-        self.under_way.push(Message::Outcome(of, outcome));
+        }
     }
 
     fn to_the_end(&mut self) -> &StateOf<Everything> {

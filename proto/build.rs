@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 7] = [
+const CONTRACTS: [&str; 8] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -12,6 +12,7 @@ const CONTRACTS: [&str; 7] = [
     "gateway/v1/gateway.proto",
     "cluster/v1/admin.proto",
     "cluster/v1/peer.proto",
+    "schema/v1/schema.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Deref, str::FromStr};
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest id, in bytes. Shorter than the engine's limit, because ids are built into references to other things.
@@ -50,7 +51,7 @@ fn check(text: &str, max: usize) -> Result<(), IdError> {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

@@ -2,11 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A currency by its three capital letters (ISO 4217). The default is `XXX`, which stands for none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("examples" = ["GBP"]))]
 pub struct Currency([u8; 3]);
 
 impl Currency {
@@ -75,7 +77,7 @@ impl fmt::Debug for Currency {
 }
 
 /// An amount in the smallest unit of its currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Money {
     /// Pence, cents; negative for what is owed.
     pub minor: i64,
@@ -84,7 +86,7 @@ pub struct Money {
 }
 
 /// Why there is no such amount.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum MoneyError {
     /// Beyond what 64 bits hold.
     #[error("the amount is too large")]

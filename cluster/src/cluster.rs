@@ -9,7 +9,6 @@ use tonic::service::Routes;
 
 use crate::{
     admission::Tenant,
-    codec,
     config::{Config, NodeId},
     engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
@@ -20,6 +19,7 @@ use crate::{
     },
     journal::keys::fnv,
     membership::Standing,
+    schema::{Part, SchemaCheck, SchemaView, versioned},
     service::Services,
     shard::shard_of,
     supervision::Forced,
@@ -172,11 +172,11 @@ impl Cluster {
     /// The same; says also how far the entity's shard had come, for reads that must see what was answered.
     pub async fn ask_at<E: Entity>(&self, id: &str, command: &E::Command, request: &Request) -> Result<Told<E>, Error> {
         let key = key_of::<E>(id)?;
-        let command = codec::encode(command);
+        let command = self.engine.fit(&key, versioned::encode::<E>(Part::Command, command));
         let (reply, token) = self.engine.ask(&key, command, request).await?;
         let answer = match reply {
-            Ok(reply) => Ok(read_back(&key, &reply)?),
-            Err(rejection) => Err(read_back(&key, &rejection)?),
+            Ok(reply) => Ok(read_back::<E, _>(&key, Part::Reply, &reply)?),
+            Err(rejection) => Err(read_back::<E, _>(&key, Part::Rejection, &rejection)?),
         };
         Ok(Told { answer, token })
     }
@@ -193,7 +193,7 @@ impl Cluster {
         let view = self.view(&key, &options, request).await?;
         Ok(Versioned {
             version: view.version,
-            state: read_back(&key, &view.state)?,
+            state: read_back::<E, _>(&key, Part::State, &view.state)?,
             events: self.events(&key, view.events)?,
             token: view.token,
             staleness: view.age_us.map(Duration::from_micros),
@@ -324,6 +324,16 @@ impl Cluster {
     /// Hands a dead letter to its group once more, or skips it for good.
     pub async fn lift_dead_letter(&self, group: &str, id: u64, skip: bool) -> Result<(), Error> {
         self.engine.lift_dead_letter(group, id, skip).await
+    }
+
+    /// What the cluster's journal may hold, and the build of each node, as this node last heard it.
+    pub fn schema(&self) -> SchemaView {
+        self.engine.schema()
+    }
+
+    /// What would come of a node with a build whose [`Registry::schema_json`] this is.
+    pub fn check_schema(&self, schema_json: &str) -> Result<SchemaCheck, Error> {
+        self.engine.check_schema(schema_json)
     }
 
     /// The whole cluster, as far as it can be reached from this node.
@@ -496,8 +506,8 @@ fn key_of<E: Entity>(id: &str) -> Result<EntityKey, Error> {
     EntityKey::new(E::KIND, id).map_err(|error| Error::key("id", &error))
 }
 
-fn read_back<T: DeserializeOwned>(key: &EntityKey, bytes: &[u8]) -> Result<T, Error> {
-    codec::decode(bytes).map_err(|error| unreadable(key, &error))
+fn read_back<E: Entity, T: DeserializeOwned>(key: &EntityKey, part: Part, bytes: &[u8]) -> Result<T, Error> {
+    versioned::decode::<E, T>(part, bytes).map_err(|error| unreadable(key, &error))
 }
 
 fn unreadable(key: &EntityKey, error: &dyn std::error::Error) -> Error {
@@ -526,4 +536,7 @@ pub enum StartError {
     /// The cluster does not let this node in.
     #[error("the cluster does not let this node in: {0}")]
     Join(String),
+    /// This build cannot read what is in the data folder, or may be in it.
+    #[error("{0}")]
+    Schema(String),
 }

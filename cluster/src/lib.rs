@@ -13,6 +13,7 @@ mod journal;
 mod membership;
 mod placement;
 mod replication;
+pub mod schema;
 pub mod service;
 mod shard;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use cluster::{Cluster, Consistency, ReadOptions, Request, StartError, Told, 
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
+pub use schema::{JsonSchema, Schema, Stored, Upcast, schemars};
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};
 pub use trace::{SpanRecord, SpanSink, TraceContext};

@@ -36,3 +36,8 @@ pub mod cluster {
         tonic::include_proto!("playhouse.cluster.v1");
     }
 }
+pub mod schema {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.schema.v1");
+    }
+}

@@ -43,6 +43,8 @@ struct Seen {
 /// `overload`.
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
     let target = Target::open(arguments).await?;
+    let yielded = target.processes().yield_to_generator();
+    yielded.map_err(|error| format!("the nodes cannot be told to stand back behind the load: {error}"))?;
     let mut peak: Option<(usize, Seen)> = None;
     for callers in arguments.in_flight(&CALLERS) {
         let seen = load(arguments, &target, *callers, arguments.measured()).await;

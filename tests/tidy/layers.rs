@@ -31,6 +31,14 @@ const LIBRARIES: &[Library] = &[
         places: &["cluster/src/store/state.rs"],
     },
     Library {
+        name: "schemars::",
+        places: &["cluster/src/schema/derive.rs"],
+    },
+    Library {
+        name: "rmpv",
+        places: &["cluster/src/schema/stored.rs"],
+    },
+    Library {
         name: "ractor",
         places: &[
             "cluster/src/entity/activation.rs",

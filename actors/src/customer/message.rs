@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 pub type Allocation = BTreeMap<OrderId, BTreeMap<Sku, u64>>;
 
 /// What a customer can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command {
     /// Remembers an order. Saying it again changes nothing.
     RecordOrder {
@@ -46,7 +47,7 @@ pub enum Command {
 }
 
 /// What happened to a customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Event {
     /// An order is remembered.
     OrderRecorded {
@@ -77,7 +78,7 @@ pub enum Event {
 }
 
 /// What the caller is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reply {
     /// It is so.
     Noted,
@@ -89,7 +90,7 @@ pub enum Reply {
 }
 
 /// Why a customer says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// The customer's latest orders hold too few of a product.
     #[error("{wanted} of {sku} are to be returned, but the latest orders hold {held}")]

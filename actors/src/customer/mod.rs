@@ -10,7 +10,7 @@ mod decide;
 mod message;
 mod state;
 
-use cluster::{Context, Decision, Entity, NoToken, Outcome};
+use cluster::{Context, Decision, Entity, NoToken, Outcome, Schema};
 
 pub use message::{Allocation, Command, Event, Rejection, Reply};
 pub use state::{Recorded, SetAside, State};
@@ -32,6 +32,10 @@ impl Entity for Customer {
     type Reply = Reply;
     type Rejection = Rejection;
     type Token = NoToken;
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn decide(state: &State, command: Command, _context: &Context) -> Result<Decision<Self>, Rejection> {
         decide::decide(state, command)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Allocation, Event, ORDERS_KEPT_MAX, RETURNS_KEPT_MAX};
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// What a customer remembers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// The latest orders, the oldest first.
     pub orders: Vec<Recorded>,
@@ -20,7 +21,7 @@ pub struct State {
 }
 
 /// A remembered order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recorded {
     /// The order.
     pub order: OrderId,
@@ -31,7 +32,7 @@ pub struct Recorded {
 }
 
 /// What is set aside for a return.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetAside {
     /// The return.
     pub return_id: ReturnId,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Part, Status};
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// A line as it is ordered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// The product.
     pub sku: Sku,
@@ -23,7 +24,7 @@ pub struct Line {
 }
 
 /// What an order can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command {
     /// Places the order and starts its checkout.
     Place {
@@ -77,7 +78,7 @@ pub enum Command {
 }
 
 /// What came of giving a part back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PartResult {
     /// It is given back.
     Done,
@@ -91,7 +92,7 @@ pub enum PartResult {
 }
 
 /// What the caller is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reply {
     /// Where the order stands after the command.
     Status(Status),
@@ -105,7 +106,7 @@ pub enum Reply {
 }
 
 /// Why an order says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// The id is no order id.
     #[error("the order id {reason}")]

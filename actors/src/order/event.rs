@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Line;
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// What happened to an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Event {
     /// It is placed; its checkout begins.
     Placed {
@@ -77,7 +78,7 @@ pub enum Event {
 }
 
 /// Pieces of one line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Taken {
     /// The line's place in the order, from 0.
     pub line: usize,
@@ -86,7 +87,7 @@ pub struct Taken {
 }
 
 /// A part of what a cancelled order gives back; also the token of the effect that does it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Part {
     /// Money, to the customer.
     Refund {

@@ -25,7 +25,7 @@ mod give_back;
 mod state;
 mod take_back;
 
-use cluster::{Context, Decision, Entity, Outcome};
+use cluster::{Context, Decision, Entity, Outcome, Schema};
 
 pub use command::{Command, Line, PartResult, Rejection, Reply};
 pub use event::{Event, Part, Taken};
@@ -48,6 +48,10 @@ impl Entity for Order {
     type Reply = Reply;
     type Rejection = Rejection;
     type Token = Part;
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
         decide::decide(state, command, &context.key.id)

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Part, Taken};
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Where an order stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Status {
     /// Nobody has placed it.
     #[default]
@@ -42,7 +43,7 @@ impl fmt::Display for Status {
 }
 
 /// A line and what came back of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderedLine {
     /// The product.
     pub sku: Sku,
@@ -55,7 +56,7 @@ pub struct OrderedLine {
 }
 
 /// What one return took back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TakenBack {
     /// From which lines.
     pub taken: Vec<Taken>,
@@ -64,7 +65,7 @@ pub struct TakenBack {
 }
 
 /// Everything about an order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// Where it stands.
     pub status: Status,

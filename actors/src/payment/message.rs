@@ -1,5 +1,6 @@
 //! What a payment can be told, what happens to it, what it tells others, and why it says no.
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Status, provider::Answer};
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// What a payment can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command {
     /// Sets the amount aside on the card. Saying it again with the same amount changes nothing.
     Authorise {
@@ -43,7 +44,7 @@ pub enum Command {
 }
 
 /// What a payment waits for: the token of its effects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Call {
     /// Setting aside.
     Authorise,
@@ -61,7 +62,7 @@ pub enum Call {
 }
 
 /// What came of a call to the provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Said {
     /// It is done.
     Done {
@@ -100,7 +101,7 @@ impl Said {
 }
 
 /// Who is told what came of a refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Notify {
     /// The order of the payment's own id.
     Order,
@@ -114,7 +115,7 @@ pub enum Notify {
 }
 
 /// What a payment tells others once the provider has answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Notice {
     /// The amount is set aside.
     Authorised,
@@ -155,7 +156,7 @@ pub enum Notice {
 }
 
 /// What happened to a payment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Event {
     /// The provider is asked to set the amount aside.
     AuthorisationRequested {
@@ -226,7 +227,7 @@ pub enum Event {
 }
 
 /// What the caller is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reply {
     /// The provider is asked; what came of it follows, or has followed already, as a [`Notice`].
     Underway,
@@ -235,7 +236,7 @@ pub enum Reply {
 }
 
 /// Why a payment says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// Less than nothing.
     #[error("the amount {amount} is negative; it must be zero or more")]

@@ -20,7 +20,7 @@ mod message;
 pub mod provider;
 mod state;
 
-use cluster::{Context, Decision, Entity, Outcome};
+use cluster::{Context, Decision, Entity, Outcome, Schema};
 
 pub use message::{Call, Command, Event, Notice, Notify, Rejection, Reply, Said};
 pub use state::{Refund, RefundStatus, State, Status};
@@ -50,6 +50,10 @@ impl Entity for Payment {
     type Reply = Reply;
     type Rejection = Rejection;
     type Token = Call;
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
         decide::decide(state, command, &context.key.id, context.now_ms)

@@ -4,6 +4,7 @@
 //! Every request carries, outside of its body, an idempotency key that the engine derives from the effect it is
 //! recorded as: the provider answers a repeated key with the same answer and does nothing twice.
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::money::Currency;
@@ -12,7 +13,7 @@ use crate::money::Currency;
 pub const SERVICE: &str = "payment-provider";
 
 /// What the provider is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Request {
     /// Sets an amount aside on a card.
@@ -54,7 +55,7 @@ pub enum Request {
 }
 
 /// What the provider says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Answer {
     /// The amount is set aside.

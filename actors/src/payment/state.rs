@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Notify};
 use crate::money::{Currency, Money, MoneyError};
 
 /// Where a payment stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Status {
     /// Nothing has been asked.
     #[default]
@@ -48,7 +49,7 @@ impl fmt::Display for Status {
 }
 
 /// Where a refund stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RefundStatus {
     /// The provider is asked.
     Refunding,
@@ -59,7 +60,7 @@ pub enum RefundStatus {
 }
 
 /// One refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refund {
     /// How much.
     pub amount: Money,
@@ -70,7 +71,7 @@ pub struct Refund {
 }
 
 /// Everything about a payment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// Where it stands.
     pub status: Status,

@@ -2,7 +2,7 @@
 //!
 //! Its version rises with each change; putting what is already there changes nothing.
 
-use cluster::{Context, Decision, Entity, NoToken, Outcome};
+use cluster::{Context, Decision, Entity, JsonSchema, NoToken, Outcome, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
@@ -15,7 +15,7 @@ pub const NAME_LEN_MAX: usize = 500;
 pub struct Product;
 
 /// A product as it stands; version 0 is a product that was never put.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// What people call it.
     pub name: String,
@@ -33,7 +33,7 @@ impl State {
 }
 
 /// What a product can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command {
     /// Creates the product, or changes its name and price.
     Put {
@@ -45,7 +45,7 @@ pub enum Command {
 }
 
 /// What happened to a product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Event {
     /// It is there for the first time.
     Put {
@@ -67,14 +67,14 @@ pub enum Event {
 }
 
 /// The product as it stands after the command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reply {
     /// The number of changes so far.
     pub version: u64,
 }
 
 /// Why a product says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// A product needs a name.
     #[error("the name is empty; give the product a name")]
@@ -103,6 +103,10 @@ impl Entity for Product {
     type Reply = Reply;
     type Rejection = Rejection;
     type Token = NoToken;
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn decide(state: &State, command: Command, _context: &Context) -> Result<Decision<Self>, Rejection> {
         let Command::Put { name, price } = command;

@@ -1,11 +1,12 @@
 //! What a stock item can be told, what happens to it, and why it says no.
 
+use cluster::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::OrderId;
 
 /// What a stock item can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command {
     /// Takes in a delivery.
     Receive {
@@ -55,7 +56,7 @@ pub enum Command {
 }
 
 /// What the item waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Token {
     /// The time of its timer.
     Expiry,
@@ -67,7 +68,7 @@ pub enum Token {
 }
 
 /// What happened to a stock item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Event {
     /// A delivery came in.
     Received {
@@ -122,7 +123,7 @@ pub enum Event {
 }
 
 /// How many pieces are where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Levels {
     /// Can be reserved.
     pub on_hand: u64,
@@ -172,7 +173,7 @@ impl Levels {
 }
 
 /// The item as it is after the command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reply {
     /// How many pieces are where.
     pub levels: Levels,
@@ -181,7 +182,7 @@ pub struct Reply {
 }
 
 /// Why a stock item says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// Nothing is to be moved.
     #[error("the quantity is zero; it must be at least 1")]

@@ -15,7 +15,7 @@ mod message;
 
 use std::collections::BTreeMap;
 
-use cluster::{Answer, Context, Decision, Entity, Outcome};
+use cluster::{Answer, Context, Decision, Entity, JsonSchema, Outcome, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,7 +40,7 @@ const EXPIRY: &str = "expiry";
 pub struct StockItem;
 
 /// The levels of a stock item, in pieces.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// Can be reserved.
     pub on_hand: u64,
@@ -87,6 +87,10 @@ impl Entity for StockItem {
     type Reply = Reply;
     type Rejection = Rejection;
     type Token = Token;
+
+    fn schema() -> Schema {
+        Schema::of::<Self>()
+    }
 
     fn decide(state: &State, command: Command, context: &Context) -> Result<Decision<Self>, Rejection> {
         decide::decide(state, command, context)

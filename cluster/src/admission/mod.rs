@@ -4,10 +4,12 @@
 //! ([`Admission::work`]). Effects and outcomes take none: they end what is under way, and the outbox they come from is bounded.
 //!
 //! Reading order: this file (what a call goes through), [`limit`] (the limits by name), [`credits`] (how many of them a tenant or
-//! a kind may hold), [`queue_delay`] (how many the node can carry just now), [`retry`] (how long a refused caller is to wait).
+//! a kind may hold), [`durations`] and
+//! [`queue_delay`] (how many the node can carry just now), [`retry`] (how long a refused caller is to wait).
 //! All but this file is pure.
 
 pub(crate) mod credits;
+mod durations;
 pub(crate) mod limit;
 pub(crate) mod queue_delay;
 pub(crate) mod retry;
@@ -24,7 +26,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{credits::Pool, queue_delay::QueueDelay, retry::RetryDelay};
+use self::{
+    credits::Pool,
+    durations::{Durations, Took},
+    queue_delay::QueueDelay,
+    retry::RetryLine,
+};
 pub(crate) use self::{
     limit::{Limit, Overload},
     tenants::Tenant,
@@ -50,22 +57,23 @@ pub(crate) struct Admission {
     bytes_max: usize,
     refused: [AtomicU64; Limit::COUNT],
     admitted_now: AtomicU64,
-    refused_now: AtomicU64,
-    /// The shortest time that a command took at its leader since the last look, in microseconds,
-    shortest_us: AtomicU64,
-    /// and the shortest that a call took from here to there and back: what waits between the nodes is in it.
-    shortest_call_us: AtomicU64,
+    /// How long commands took at their leader since the last look,
+    work_took: Durations,
+    /// and how long calls took from here to there and back: what waits between the nodes is in it.
+    calls_took: Durations,
     /// What a command takes at least just now, in microseconds.
     delay_us: AtomicU64,
-    retry_ms: AtomicU64,
+    retry: RetryLine,
+    /// When this node began: the line's clock.
+    begun: Instant,
     looks: Mutex<Looks>,
 }
 
 /// What follows from one look to the next.
 struct Looks {
+    last: Instant,
     calls: QueueDelay,
     work: QueueDelay,
-    retry: RetryDelay,
 }
 
 /// The credit of a call at the node that hears it; given back when it is dropped.
@@ -97,15 +105,15 @@ impl Admission {
             bytes_max: limits.in_flight_bytes_max,
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
             admitted_now: AtomicU64::new(0),
-            refused_now: AtomicU64::new(0),
-            shortest_us: AtomicU64::new(u64::MAX),
-            shortest_call_us: AtomicU64::new(u64::MAX),
+            work_took: Durations::default(),
+            calls_took: Durations::default(),
             delay_us: AtomicU64::new(0),
-            retry_ms: AtomicU64::new(retry::RETRY_MIN_MS),
+            retry: RetryLine::default(),
+            begun: Instant::now(),
             looks: Mutex::new(Looks {
+                last: Instant::now(),
                 calls: QueueDelay::new(limits.in_flight_max, Duration::from_millis(limits.queue_delay_max_ms)),
                 work: QueueDelay::new(limits.in_flight_max, Duration::from_millis(limits.queue_delay_max_ms)),
-                retry: RetryDelay::default(),
             }),
         }
     }
@@ -170,37 +178,49 @@ impl Admission {
     /// Counts a refusal and says when to come again.
     pub(crate) fn refuse(&self, limit: Limit) -> Overload {
         self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
-        self.refused_now.fetch_add(1, Ordering::Relaxed);
         Overload {
             limit,
             retry_after: self.retry_after(),
         }
     }
 
-    /// When a refused caller is to come again: not all at once.
+    /// When a refused caller is to come again: one after another.
     pub(crate) fn retry_after(&self) -> Duration {
-        Duration::from_millis(self.retry_ms.load(Ordering::Relaxed)).mul_f64(0.5 + rand::random::<f64>())
+        let delay = self.retry.next(self.now_us());
+        // Those for whom the line is too long share one place at its end.
+        if delay < Duration::from_millis(retry::RETRY_MAX_MS) {
+            delay
+        } else {
+            delay.mul_f64(0.5 + 0.5 * rand::random::<f64>())
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).expect("no node runs for half a million years")
     }
 
     /// Looks at what has happened since the last look, and sets how much is let in until the next.
     pub(crate) fn look(&self) {
-        let since_last = |shortest_us: &AtomicU64| {
-            let shortest = shortest_us.swap(u64::MAX, Ordering::Relaxed);
-            (shortest != u64::MAX).then(|| Duration::from_micros(shortest))
-        };
-        let shortest = since_last(&self.shortest_us);
-        let Looks { calls, work, retry } = &mut *self.looks.lock();
-        self.work.set_limit(work.look(shortest, self.work.held()));
-        let shortest_call = since_last(&self.shortest_call_us);
-        self.calls.set_limit(calls.look(shortest_call, self.calls.held()));
-        let delay_us = match shortest {
-            Some(shortest) => u64::try_from(shortest.as_micros()).unwrap_or(u64::MAX),
+        let mut looks = self.looks.lock();
+        let length = looks.last.elapsed();
+        looks.last = Instant::now();
+        // So late is whoever comes just now.
+        let lag = length.saturating_sub(LOOK_INTERVAL);
+        let took = self.work_took.take();
+        let work = looks.work.look(took.map(|took| took.median + lag), self.work.held());
+        self.work.set_limit(work);
+        let calls_took = self.calls_took.take();
+        let calls = looks
+            .calls
+            .look(calls_took.map(|took| took.median + lag), self.calls.held());
+        self.calls.set_limit(calls);
+        let delay_us = match took {
+            Some(Took { shortest, .. }) => u64::try_from(shortest.as_micros()).unwrap_or(u64::MAX),
             None => self.delay_us.load(Ordering::Relaxed) / u64::from(DELAY_FADES),
         };
         self.delay_us.store(delay_us, Ordering::Relaxed);
         let admitted = self.admitted_now.swap(0, Ordering::Relaxed);
-        let refused = self.refused_now.swap(0, Ordering::Relaxed);
-        self.retry_ms.store(retry.look(admitted, refused), Ordering::Relaxed);
+        self.retry.look(admitted, length);
     }
 
     /// Calls under way at this node, commands and reads it serves, and how many of those it takes at most just now.
@@ -228,8 +248,7 @@ impl CallCredit {
         if self.waits {
             return;
         }
-        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.admission.shortest_call_us.fetch_min(took, Ordering::Relaxed);
+        self.admission.calls_took.note(self.begun.elapsed());
     }
 }
 
@@ -245,7 +264,6 @@ impl Drop for CallCredit {
 impl WorkCredit {
     /// The command was carried out: how long that took says how the node is doing.
     pub(crate) fn done(&self) {
-        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.admission.shortest_us.fetch_min(took, Ordering::Relaxed);
+        self.admission.work_took.note(self.begun.elapsed());
     }
 }

@@ -1,13 +1,16 @@
 //! How much a node can carry just now, seen from how long its commands take.
 //!
-//! As CoDel (Nichols and Jacobson, 2012) does with packets, it looks at the shortest time that any command took in a while: a
-//! burst or one busy entity does not lengthen that one, a queue that stands in front of all of them does. Then the number of
-//! commands that are let in shrinks to what would be done in the time that is allowed; otherwise it grows again.
+//! In the way of CoDel (Nichols and Jacobson, 2012) it looks at how long things take and not at how many there are. It takes the
+//! median of a while: a burst or one busy entity does not lengthen that one, a queue that stands in front of all of them does. Then
+//! the number that is let in shrinks to what would be done in the time that is allowed; otherwise it grows again, as far as it is
+//! made use of: what nobody has tried says nothing of what the node can carry, and ten times as much may come at once.
 
 use std::time::Duration;
 
 /// The number that is let in is never less than this: so few do no harm.
 pub(crate) const IN_FLIGHT_MIN: usize = 512;
+/// A node begins with this, and grows from there.
+const IN_FLIGHT_FIRST: usize = 2_048;
 /// One look takes away at most this part of what is under way.
 const SHRINK_MIN: f64 = 0.5;
 /// One look adds this part.
@@ -26,21 +29,21 @@ impl QueueDelay {
         Self {
             max,
             allowed,
-            limit: max,
+            limit: IN_FLIGHT_FIRST.min(max),
         }
     }
 
-    /// Given the shortest time of the commands that ended since the last look, and how many are under way.
-    pub(crate) fn look(&mut self, shortest: Option<Duration>, under_way: usize) -> usize {
-        match shortest {
-            Some(shortest) if shortest > self.allowed => {
-                let part = (self.allowed.as_secs_f64() / shortest.as_secs_f64()).max(SHRINK_MIN);
+    /// Given the median time of what ended since the last look, and how many are under way.
+    pub(crate) fn look(&mut self, median: Option<Duration>, under_way: usize) -> usize {
+        match median {
+            Some(median) if median > self.allowed => {
+                let part = (self.allowed.as_secs_f64() / median.as_secs_f64()).max(SHRINK_MIN);
                 let fewer = (under_way.min(self.limit) as f64 * part) as usize;
                 self.limit = fewer.max(IN_FLIGHT_MIN.min(self.max));
             }
+            Some(_) if under_way >= self.limit / 2 => self.limit = (self.limit + self.limit / GROWTH).min(self.max),
             // Without one that ended there is nothing to learn.
-            Some(_) => self.limit = (self.limit + self.limit / GROWTH).min(self.max),
-            None => {}
+            Some(_) | None => {}
         }
         self.limit
     }
@@ -82,11 +85,19 @@ mod tests {
     fn a_node_that_keeps_up_refuses_nobody() {
         assert_eq!(settle(50_000.0, 5_000).0, 5_000);
         let mut queue = QueueDelay::new(32_768, ALLOWED);
+        let before = queue.look(Some(ALLOWED / 2), 2_000);
         assert_eq!(
-            queue.look(None, 30_000),
-            32_768,
+            queue.look(None, 2_000),
+            before,
             "a pause of all commands is no overload"
         );
+    }
+
+    #[test]
+    fn what_nobody_has_tried_is_not_promised() {
+        let mut queue = QueueDelay::new(32_768, ALLOWED);
+        let limit = (0..100).map(|_| queue.look(Some(ALLOWED / 10), 100)).last();
+        assert_eq!(limit, Some(IN_FLIGHT_FIRST));
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub(super) struct Call<'a> {
     maybe_done: AtomicBool,
     /// It is an effect, or the cluster's own: their number is bounded elsewhere.
     is_effect: bool,
+    /// The first who was asked did not answer it: how long it takes says nothing of how busy the nodes are.
+    was_repeated: AtomicBool,
 }
 
 impl Engine {
@@ -178,6 +180,7 @@ impl Engine {
             deadline: Instant::now() + timeout,
             maybe_done: AtomicBool::new(false),
             is_effect,
+            was_repeated: AtomicBool::new(false),
         };
         let answered = async {
             if let Some(answer) = self.from_any(&call).await {
@@ -187,7 +190,7 @@ impl Engine {
         };
         match timeout_at(call.deadline, answered).await {
             Ok(answer) => {
-                if let (Ok(_), Some(credit)) = (&answer, &credit) {
+                if let (Ok(_), Some(credit), false) = (&answer, &credit, call.was_repeated.load(Ordering::Relaxed)) {
                     credit.done();
                 }
                 answer
@@ -330,6 +333,7 @@ impl Engine {
                 }
                 Forwarded::Failed(_) | Forwarded::Invalid { .. } => return Err(refused(call.key, answer)),
             }
+            call.was_repeated.store(true, Ordering::Relaxed);
             if hint.is_none() {
                 let pause = (ATTEMPT_FIRST * 2_u32.saturating_pow(attempt.min(8))).min(ATTEMPT_MAX);
                 tokio::select! {
@@ -367,6 +371,7 @@ impl Engine {
             id: call.key.id.to_string(),
             request_id,
             tenant: call.tenant.as_str().to_owned(),
+            schema: self.fleet.fingerprint(),
             fingerprint: envelope.map_or(0, |envelope| envelope.fingerprint),
             depth: chain.map_or(0, |chain| chain.depth),
             path: chain.map_or_else(Vec::new, |chain| chain.path.iter().map(ToString::to_string).collect()),
@@ -429,6 +434,7 @@ impl Engine {
                         .collect(),
                 };
                 let envelope = Envelope {
+                    is_foreign: request.schema != 0 && request.schema != self.fleet.fingerprint(),
                     fingerprint: request.fingerprint,
                     chain: (request.depth > 0).then(|| Arc::new(chain)),
                     origin: request.origin.map(|origin| {
@@ -473,6 +479,7 @@ impl Engine {
             deadline: Instant::now() + timeout,
             maybe_done: AtomicBool::new(false),
             is_effect: request.is_effect,
+            was_repeated: AtomicBool::new(false),
         };
         self.here(request.shard, &call).await
     }

@@ -134,6 +134,7 @@ impl Engine {
             clock: Arc::new(SystemClock),
             spans: self.spans.clone(),
             live: Arc::clone(&self.live),
+            fleet: Arc::clone(&self.fleet),
         };
         let replica = Arc::new(Replica::new(
             shard,

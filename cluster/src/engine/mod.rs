@@ -3,7 +3,7 @@
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
 //! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
-//! to lead), [`roster`] (following the cluster's map, and changing it), [`status`] and [`timers`] (what it tells people).
+//! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people).
 
 mod call;
 mod feed;
@@ -13,6 +13,7 @@ mod load;
 pub(crate) mod read;
 mod roster;
 mod route;
+pub(crate) mod schema;
 mod start;
 pub(crate) mod status;
 mod supervision;
@@ -31,15 +32,18 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::cluster::v1 as pb;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
     admission::Admission,
+    codec,
     config::{Config, Limits, NodeId},
     entity::Registry,
     membership::Map,
+    schema::fleet::Fleet,
     service::Services,
     shard::{
         checkpointer,
@@ -80,6 +84,8 @@ pub(crate) struct Engine {
     live: Arc<LiveEntities>,
     /// Subscriptions that may still begin.
     subscriptions: Arc<Semaphore>,
+    /// What the builds of the members can read.
+    pub(crate) fleet: Arc<Fleet>,
     /// Chains of effects that were too deep, and the path of the last of them.
     chains_ended: AtomicU64,
     last_chain: Mutex<String>,
@@ -167,12 +173,18 @@ impl Engine {
                 hello.node
             ));
         };
+        self.may_read(&hello)?;
         let is_other = self.identity.introduce(node, hello.nonce, hello.has_begun)?;
         let is_other_to_all = member.nonce.is_some_and(|nonce| nonce != hello.nonce);
         Ok(pb::HelloResponse {
             known_under_other_nonce: is_other || is_other_to_all,
             shards: self.config.shards,
             is_unwell: self.unwell().is_some(),
+            schema: if hello.has_begun {
+                Bytes::new()
+            } else {
+                codec::encode(&**self.fleet.own())
+            },
         })
     }
 }

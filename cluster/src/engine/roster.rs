@@ -9,7 +9,7 @@ use std::{
 use proto::cluster::v1 as pb;
 use tokio::time::sleep;
 
-use super::{Engine, status::Detail};
+use super::{Engine, schema::card_of, status::Detail};
 use crate::{
     codec,
     config::NodeId,
@@ -78,6 +78,10 @@ impl Engine {
         };
         let node = NodeId::try_from(request.node).ok().filter(|node| *node != 0);
         let node = node.ok_or_else(|| invalid("node", "must be between 1 and 65535"))?;
+        let card = card_of(&request.schema).map_err(|reason| invalid("schema", &reason))?;
+        if let Some(reason) = card.as_ref().and_then(|card| card.obstacle(&self.map().floor)) {
+            return Err(AskError::Rejected(reason));
+        }
         let address = request.address.parse();
         let command = RosterCommand::Join {
             node,
@@ -93,6 +97,13 @@ impl Engine {
             AskError::Rejected(rejection) => AskError::Rejected(rejection.to_string()),
             AskError::Engine(error) => AskError::Engine(error),
         })?;
+        if let Some(card) = card.map(Arc::new) {
+            let announced = self.change_roster(&RosterCommand::Announce { node, card }).await;
+            announced.map_err(|error| match error {
+                AskError::Rejected(rejection) => AskError::Rejected(rejection.to_string()),
+                AskError::Engine(error) => AskError::Engine(error),
+            })?;
+        }
         let (version, map) = self.read_roster(None, ASK_MAX).await?;
         Ok(pb::JoinResponse {
             map: codec::encode(&map),
@@ -142,11 +153,17 @@ impl Engine {
         let mut maps = self.map.subscribe();
         // The sender lives as long as the engine.
         let _ = maps.wait_for(|map| map.0 > 0).await;
-        loop {
-            match self.change_roster(&command).await {
-                Ok(()) => return,
+        let mut commands = [command, self.announcement()].into_iter().peekable();
+        while let Some(command) = commands.peek() {
+            match self.change_roster(command).await {
+                Ok(()) => {
+                    commands.next();
+                    continue;
+                }
                 Err(AskError::Rejected(
-                    rejection @ (RosterRejection::HasLeft(_) | RosterRejection::NumberTaken(_)),
+                    rejection @ (RosterRejection::HasLeft(_)
+                    | RosterRejection::NumberTaken(_)
+                    | RosterRejection::Unreadable(_)),
                 )) => end_node(&rejection.to_string()),
                 Err(error) => tracing::debug!(%error, "the roster does not know this node yet"),
             }
@@ -171,6 +188,7 @@ impl Engine {
         if before.members.contains_key(&self.node()) && !map.members.contains_key(&self.node()) {
             tracing::warn!("this node has left the cluster; it only forwards calls, and can be stopped");
         }
+        self.learn_builds(&map);
         self.map.send_replace(Arc::new((version, map)));
     }
 

@@ -19,11 +19,20 @@ use super::{Engine, SNAPSHOTS, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
-    config::Config,
+    codec,
+    config::{Config, NodeId},
     entity::Registry,
     feed::group::Group,
-    membership::{Map, Roster, hello, join},
+    membership::{
+        Map, Roster,
+        hello::{self, First},
+        join,
+    },
     replication::{Driver, Input, Settings, node_of},
+    schema::{
+        card::{CARD_BYTES_MAX, Card},
+        fleet::Fleet,
+    },
     service::Services,
     shard::{
         checkpointer, end_node, flusher,
@@ -66,7 +75,17 @@ impl Engine {
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
-        let (version, map) = first_map(&config, &identity).await?;
+        let fleet = Fleet::new(&registry);
+        let card_bytes = codec::encode(&**fleet.own()).len();
+        if card_bytes > CARD_BYTES_MAX {
+            return Err(StartError::Config(format!(
+                "the schemas of all kinds have {card_bytes} bytes together; at most {CARD_BYTES_MAX} are allowed"
+            )));
+        }
+        if let Some(reason) = fleet.own().obstacle(&identity.map().1.floor) {
+            return Err(StartError::Schema(reason));
+        }
+        let (version, map) = first_map(&config, &identity, fleet.own()).await?;
         (config.shards, config.replicas) = (map.shards, map.copies);
         let mailbox = Arc::new(Mailbox::default());
         let links = Arc::new(Links::new(&config, &mailbox));
@@ -78,6 +97,7 @@ impl Engine {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
             subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
+            fleet: Arc::new(fleet),
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),
@@ -104,6 +124,7 @@ impl Engine {
             threads: Mutex::default(),
             tasks: Mutex::default(),
         });
+        engine.learn_builds(&engine.map());
         let beginning = tokio::spawn({
             let engine = Arc::clone(&engine);
             async move {
@@ -120,16 +141,24 @@ impl Engine {
 
     async fn begin(self: &Arc<Self>) -> Result<(), String> {
         let mut is_first = false;
-        if !self.identity.is_begun() {
-            is_first = hello::introduce_first(&self.identity, &self.links).await?;
-            if is_first {
+        let card = self.fleet.own();
+        if self.identity.is_begun() {
+            let said = self.map().members.get(&self.node()).and_then(|member| member.schema);
+            if said.is_some_and(|build| build != self.fleet.fingerprint()) {
+                hello::introduce_build(&self.identity, &self.links, card).await?;
+            }
+        } else {
+            if let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await? {
+                is_first = true;
+                self.begin_with(cards)?;
                 let held = self.begin_first_groups().map_err(|error| error.to_string())?;
                 self.identity.begin((0, self.map().as_ref().clone()), held)?;
             } else {
                 tracing::warn!("the data folder was lost: this node comes back with new replicas of its shards");
                 let seeds: Vec<SocketAddr> = self.config.members.iter().map(|member| member.address).collect();
-                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true).await?;
+                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true, card).await?;
                 self.identity.begin((version, map.clone()), BTreeMap::new())?;
+                self.learn_builds(&map);
                 self.map.send_replace(Arc::new((version, map)));
             }
         }
@@ -138,6 +167,27 @@ impl Engine {
         self.next_generation.store(newest + 1, Ordering::Relaxed);
         self.run(opened)
             .map_err(|error| format!("a thread cannot be started: {error}"))
+    }
+
+    /// All nodes of a new cluster know from the start what each of them can read.
+    fn begin_with(&self, cards: BTreeMap<NodeId, Arc<Card>>) -> Result<(), String> {
+        let own = self.fleet.own();
+        for (node, card) in &cards {
+            let (reads, is_read) = (own.obstacle_of(card), card.obstacle_of(own));
+            if let (Some(reason), Some(_)) = (reads, is_read) {
+                return Err(format!(
+                    "node {node} runs a build that cannot begin a cluster with this one: {reason}"
+                ));
+            }
+        }
+        let (version, mut map) = (self.map().version(), self.map().as_ref().clone());
+        map.announce(self.node(), own);
+        for (node, card) in cards {
+            map.announce(node, &card);
+        }
+        self.learn_builds(&map);
+        self.map.send_replace(Arc::new((version, map)));
+        Ok(())
     }
 
     fn run(self: &Arc<Self>, opened: Opened) -> std::io::Result<()> {
@@ -248,7 +298,7 @@ impl Engine {
 }
 
 /// The map that a node begins with: what it last saw, what a new cluster has, or what a running one tells who joins it.
-async fn first_map(config: &Config, identity: &Identity) -> Result<(u64, Map), StartError> {
+async fn first_map(config: &Config, identity: &Identity, card: &Card) -> Result<(u64, Map), StartError> {
     if identity.is_begun() {
         let (version, map) = identity.map();
         if config.join.is_empty() && map.shards != config.shards {
@@ -265,7 +315,7 @@ async fn first_map(config: &Config, identity: &Identity) -> Result<(u64, Map), S
         return Ok((0, Map::first(config)));
     }
     let own = config.address_of(config.node).expect("the configuration was checked");
-    let map = join::join(identity, own, &config.join, false)
+    let map = join::join(identity, own, &config.join, false, card)
         .await
         .map_err(StartError::Join)?;
     identity.begin(map.clone(), BTreeMap::new()).map_err(StartError::Data)?;

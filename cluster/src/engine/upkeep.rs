@@ -15,6 +15,7 @@ use tokio::{
 use super::Engine;
 use crate::{
     config::NodeId,
+    membership::Map,
     placement::{self, Move, View},
     replication::{GroupStatus, Input, Task},
     shard::{checkpointer, end_node, mailbox::Event, snapshot},
@@ -125,7 +126,9 @@ impl Engine {
     pub(super) async fn keep_planning(self: Arc<Self>) {
         let mut changes = self.map.subscribe();
         while let Some(groups) = self.group_status().await {
-            let (view, map) = (self.view(), self.map());
+            let map = self.map();
+            let view = self.view(&map);
+            self.fleet.set_heirs(self.heirs(&map, &groups));
             for group in groups {
                 if self.leaving.load(Ordering::Relaxed) {
                     return;
@@ -150,7 +153,7 @@ impl Engine {
         }
     }
 
-    fn view(&self) -> View {
+    fn view(&self, map: &Map) -> View {
         let peers = self.links.all().into_iter();
         View {
             can_lead: peers
@@ -158,6 +161,7 @@ impl Engine {
                 .map(|(node, _)| node)
                 .collect(),
             is_unwell: self.unwell().is_some(),
+            reads_less: self.reads_less(map).into_iter().collect(),
         }
     }
 }

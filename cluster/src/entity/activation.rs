@@ -8,15 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 pub(crate) use super::gate::{Answered, Delivered, ReadState};
 use super::{
     Context, EntityKey, Outcome,
-    decision::EffectRequest,
     envelope::Envelope,
     gate::{Gate, Pending},
-    kind::{Live, RawDecision, RawEffect},
+    kind::{Live, RawDecision},
     release::{ReleaseMessage, Releaser},
     requests::KeptRequests,
     timer,
@@ -127,7 +126,7 @@ pub(crate) struct Alive {
     /// Its own name in its records, and the number of the last record it was loaded with.
     activation: u64,
     base: u64,
-    requests: KeptRequests,
+    pub(super) requests: KeptRequests,
     /// It is quarantined: it decides nothing until that is lifted.
     pub(super) poison: Option<Arc<QuarantineRow>>,
     /// Its timers, as of the last decision.
@@ -252,6 +251,10 @@ impl Alive {
                 let fault = fault
                     .take()
                     .expect("the activation ends with the first one who is told");
+                if let Some(refused) = self.excused(&fault) {
+                    drop(reader.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(reader.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 return Err(self.failed(fault, None));
             }
@@ -278,7 +281,8 @@ impl Alive {
         let Some(message) = self.answer_known(hash, message)? else {
             return Ok(());
         };
-        if let Some(refused) = self.quarantined().or_else(|| self.obstacle(&message)) {
+        let refused = self.quarantined().or_else(|| self.obstacle(&message));
+        if let Some(refused) = refused.or_else(|| self.foreign(&message)) {
             drop(message.reply.send(Err(refused)));
             return Ok(());
         }
@@ -308,6 +312,10 @@ impl Alive {
             return Ok(());
         };
         let row = Arc::clone(row);
+        if let Some(refused) = self.foreign_token(&row.token) {
+            drop(reply.send(Err(refused)));
+            return Ok(());
+        }
         let now_ms = self.arguments.replica.now_ms();
         let outcome = Outcome::Fired {
             due_ms: row.due_ms,
@@ -355,6 +363,13 @@ impl Alive {
                 Err(VOID)
             }
             Ok(decision) => {
+                let decision = match self.restrained(decision) {
+                    Ok(decision) => decision,
+                    Err(refused) => {
+                        drop(message.reply.send(Err(refused)));
+                        return Err(self.void());
+                    }
+                };
                 self.propose(Proposal {
                     decision,
                     now_ms,
@@ -368,6 +383,10 @@ impl Alive {
                 Ok(())
             }
             Err(fault) => {
+                if let Some(refused) = self.excused(&fault) {
+                    drop(message.reply.send(Err(refused)));
+                    return Err(self.void());
+                }
                 drop(message.reply.send(Err(Undelivered::Failed(fault.reason.clone()))));
                 let poison = Poison {
                     seq: self.head.seq + 1,
@@ -379,15 +398,6 @@ impl Alive {
                 Err(self.failed(fault, Some(poison)))
             }
         }
-    }
-
-    /// Whether a decision sets timers for which its shard has no room.
-    pub(super) fn lacks_timers(&self, effects: &[RawEffect]) -> bool {
-        let is_new = |effect: &RawEffect| match &effect.request {
-            EffectRequest::SetTimer { name, .. } => !self.timers.contains_key(name),
-            _ => false,
-        };
-        effects.iter().any(is_new) && self.arguments.replica.has_all_timers()
     }
 
     /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
@@ -497,33 +507,6 @@ impl Alive {
             record: record.encode(),
             on_fate,
         });
-    }
-
-    /// Why a command that was not seen before is not to be decided, if there is a reason.
-    fn obstacle(&mut self, message: &CommandMessage) -> Option<Undelivered> {
-        let envelope = &message.envelope;
-        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Some(Undelivered::Expired);
-        }
-        if let Some(effect) = &message.acknowledges {
-            // Its record has acknowledged the effect already: whoever brings it again does not know.
-            let is_open = self.arguments.replica.state().outbox().contains_key(effect);
-            return (!is_open).then_some(Undelivered::NotLeader);
-        }
-        if let Some(origin) = &envelope.origin {
-            let taken = self.requests.taken();
-            taken.learn(origin);
-            if taken.is_settled(origin) {
-                let reason = format!("{} was acknowledged before; this is an echo of it", envelope.request);
-                return Some(Undelivered::Failed(reason));
-            }
-            // The oldest of those that are open are taken even then: nothing is settled before they are.
-            let is_oldest = origin.born == origin.floor || origin.holes.contains(&origin.born);
-            if taken.len() >= self.arguments.replica.limits().effect_requests_max && !is_oldest {
-                return Some(Undelivered::Overloaded(Limit::EffectRequests));
-            }
-        }
-        None
     }
 
     /// Answers a request that was taken before with what it was answered then.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Entity, EntityKey};
-use crate::codec;
+use crate::schema::{Part, versioned};
 
 /// What the entity may know of the world while it decides. All of it is recorded, so that history can be decided again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +178,6 @@ fn command_to<T: Entity>(id: &str, command: &T::Command) -> EffectRequest {
             kind: T::KIND.into(),
             id: id.into(),
         },
-        command: codec::encode(command),
+        command: versioned::encode::<T>(Part::Command, command),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Envelope {
     pub(crate) origin: Option<Arc<Origin>>,
     /// Nobody waits for it any more after this.
     pub(crate) deadline: Option<Instant>,
+    /// It comes from a node with another build, which may know fields that this one does not.
+    pub(crate) is_foreign: bool,
 }
 
 impl Envelope {
@@ -36,6 +38,7 @@ impl Envelope {
             chain: None,
             origin: None,
             deadline: None,
+            is_foreign: false,
         }
     }
 }

@@ -7,6 +7,13 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
+    schema::{
+        Part, Stored,
+        card::Card,
+        described::Described,
+        upcast::Steps,
+        versioned::{self, Head},
+    },
     supervision::{Overrides, Policy},
 };
 
@@ -40,6 +47,14 @@ pub(crate) trait Kind: Send + Sync {
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
+    /// What its stored values look like, and their versions.
+    fn described(&self) -> &Described;
+    /// How stored values of earlier builds become values of this one.
+    fn steps(&self) -> Steps;
+    /// Whether a snapshot is what this build would make of the same events.
+    fn trusts(&self, snapshot: &[u8]) -> bool;
+    /// Reads a stored value, and says which of its fields this build does not know.
+    fn unknown_fields(&self, part: Part, bytes: &[u8]) -> Result<Vec<String>, DecodeError>;
 }
 
 /// An entity in memory.
@@ -89,7 +104,7 @@ impl Registry {
         if let Err(fault) = policy.check() {
             panic!("the policy of {}: {fault}", E::KIND);
         }
-        let kind = Arc::new(Typed::<E>(PhantomData));
+        let kind = Arc::new(Typed::<E>::new());
         let before = self.kinds.insert(E::KIND, Carried { kind, policy });
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
@@ -126,40 +141,107 @@ impl Registry {
     pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn Kind>> {
         self.kinds.get(kind).map(|carried| &carried.kind)
     }
+
+    /// What this build can read of all kinds, as JSON: for [`Cluster::check_schema`](crate::Cluster::check_schema) on a node of
+    /// another one.
+    pub fn schema_json(&self) -> String {
+        serde_json::to_string(&self.card()).expect("plain data has a JSON form")
+    }
+
+    /// What this build can read of all kinds.
+    pub(crate) fn card(&self) -> Card {
+        let kinds = self.kinds.iter();
+        Card {
+            kinds: kinds
+                .map(|(name, carried)| ((*name).to_owned(), carried.kind.described().clone()))
+                .collect(),
+        }
+    }
 }
 
-struct Typed<E>(PhantomData<fn() -> E>);
+struct Typed<E> {
+    described: Described,
+    /// Of its states and events, where they are declared.
+    fingerprint: Option<u64>,
+    entity: PhantomData<fn() -> E>,
+}
+
+impl<E: Entity> Typed<E> {
+    fn new() -> Self {
+        let steps = Steps(E::UPCASTS);
+        if let Some(fault) = steps.fault() {
+            panic!("the upcasts of {}: {fault}", E::KIND);
+        }
+        let described = Described::new(E::schema(), steps);
+        Self {
+            fingerprint: described.fingerprint(),
+            described,
+            entity: PhantomData,
+        }
+    }
+}
 
 impl<E: Entity> Kind for Typed<E> {
     fn load(&self, snapshot: Option<&[u8]>) -> Result<Box<dyn Live>, DecodeError> {
         let state = match snapshot {
-            Some(bytes) => codec::decode(bytes)?,
+            Some(bytes) => versioned::decode::<E, _>(Part::State, bytes)?,
             None => E::State::default(),
         };
-        Ok(Box::new(LiveEntity::<E> { state }))
+        Ok(Box::new(LiveEntity::<E> {
+            state,
+            fingerprint: self.fingerprint,
+        }))
     }
 
     fn resume(&self, token: &[u8], outcome: Outcome) -> Result<Bytes, DecodeError> {
-        Ok(codec::encode(&E::resume(codec::decode(token)?, outcome)))
+        let token = versioned::decode::<E, _>(Part::Token, token)?;
+        Ok(versioned::encode::<E>(Part::Command, &E::resume(token, outcome)))
+    }
+
+    fn described(&self) -> &Described {
+        &self.described
+    }
+
+    fn steps(&self) -> Steps {
+        Steps(E::UPCASTS)
+    }
+
+    fn trusts(&self, snapshot: &[u8]) -> bool {
+        let version = self.steps().version(Part::State, crate::schema::WHOLE);
+        versioned::split(snapshot)
+            .is_ok_and(|(head, _)| head.version == version && head.fingerprint == self.fingerprint)
+    }
+
+    fn unknown_fields(&self, part: Part, bytes: &[u8]) -> Result<Vec<String>, DecodeError> {
+        let upcasted = versioned::upcast(self.steps(), part, bytes).map_err(DecodeError::Syntax)?;
+        let bytes = upcasted.bytes();
+        match part {
+            Part::Command => unknown::<E::Command>(bytes),
+            Part::Event => unknown::<E::Event>(bytes),
+            Part::Rejection => unknown::<E::Rejection>(bytes),
+            Part::Reply => unknown::<E::Reply>(bytes),
+            Part::State => unknown::<E::State>(bytes),
+            Part::Token => unknown::<E::Token>(bytes),
+        }
     }
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {
-        Ok(json(&codec::decode::<E::State>(state)?))
+        Ok(json(&versioned::decode::<E, E::State>(Part::State, state)?))
     }
 
     fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError> {
-        Ok(json(&codec::decode::<E::Command>(command)?))
+        Ok(json(&versioned::decode::<E, E::Command>(Part::Command, command)?))
     }
 
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError> {
         Ok(match reply {
-            Ok(reply) => json(&codec::decode::<E::Reply>(reply)?),
-            Err(rejection) => json(&codec::decode::<E::Rejection>(rejection)?),
+            Ok(reply) => json(&versioned::decode::<E, E::Reply>(Part::Reply, reply)?),
+            Err(rejection) => json(&versioned::decode::<E, E::Rejection>(Part::Rejection, rejection)?),
         })
     }
 
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError> {
-        let value = json(&codec::decode::<E::Event>(event)?);
+        let value = json(&versioned::decode::<E, E::Event>(Part::Event, event)?);
         // Serde writes an enum as its variant's name, alone or as the only key of an object.
         Ok(match value {
             serde_json::Value::Object(map) if map.len() == 1 => map.into_iter().next().expect("the map has one entry"),
@@ -173,44 +255,72 @@ fn json(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_else(|error| serde_json::Value::String(format!("no JSON form: {error}")))
 }
 
+/// The fields of a stored value that its type does not know. Those that hold nothing are no loss.
+fn unknown<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<Vec<String>, DecodeError> {
+    let (_, unknown) = codec::decode_all::<T>(bytes)?;
+    if unknown.is_empty() {
+        return Ok(unknown);
+    }
+    let bare = Stored::read(bytes, true).and_then(|stored| stored.without_nothing().write());
+    let known = bare.ok().and_then(|bytes| codec::decode_all::<T>(&bytes).ok());
+    Ok(known.map_or(unknown, |(_, unknown)| unknown))
+}
+
 struct LiveEntity<E: Entity> {
     state: E::State,
+    /// Of the schema of this build: what its snapshots carry.
+    fingerprint: Option<u64>,
 }
 
 impl<E: Entity> Live for LiveEntity<E> {
     fn decide(&mut self, command: &[u8], context: &Context) -> Result<RawDecision, DecodeError> {
-        let command = codec::decode::<E::Command>(command)?;
+        let command = versioned::decode::<E, E::Command>(Part::Command, command)?;
         match E::decide(&self.state, command, context) {
             Ok(Decision { events, reply, effects }) => {
                 for event in &events {
                     E::evolve(&mut self.state, event);
                 }
                 Ok(RawDecision {
-                    events: events.iter().map(codec::encode).collect(),
-                    reply: Ok(codec::encode(&reply)),
+                    events: events
+                        .iter()
+                        .map(|event| versioned::encode::<E>(Part::Event, event))
+                        .collect(),
+                    reply: Ok(versioned::encode::<E>(Part::Reply, &reply)),
                     effects: effects
                         .into_iter()
                         .map(|effect| RawEffect {
                             request: effect.request,
-                            token: effect.token.as_ref().map(codec::encode),
+                            token: effect
+                                .token
+                                .as_ref()
+                                .map(|token| versioned::encode::<E>(Part::Token, token)),
                         })
                         .collect(),
                 })
             }
             Err(rejection) => Ok(RawDecision {
                 events: Vec::new(),
-                reply: Err(codec::encode(&rejection)),
+                reply: Err(versioned::encode::<E>(Part::Rejection, &rejection)),
                 effects: Vec::new(),
             }),
         }
     }
 
     fn evolve(&mut self, event: &[u8]) -> Result<(), DecodeError> {
-        E::evolve(&mut self.state, &codec::decode(event)?);
+        E::evolve(&mut self.state, &versioned::decode::<E, _>(Part::Event, event)?);
         Ok(())
     }
 
     fn snapshot(&self) -> Bytes {
-        codec::encode(&self.state)
+        let head = Head {
+            version: Steps(E::UPCASTS).version(Part::State, crate::schema::WHOLE),
+            fingerprint: self.fingerprint,
+        };
+        let state = codec::encode(&self.state);
+        if head == Head::PLAIN {
+            state
+        } else {
+            versioned::join(head, &state)
+        }
     }
 }

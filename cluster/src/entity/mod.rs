@@ -7,12 +7,13 @@
 //! Reading order: [`key`] (how entities are addressed), this file (the trait), [`decision`] (what `decide` answers with),
 //! [`outcome`] (how an effect comes back), [`timer`] (what timers may be), [`kind`] (how the engine handles all kinds alike),
 //! [`script`] (how an author tests an entity without a cluster). The live form of an entity stands in [`activation`], its
-//! output gate in [`gate`], what people may do to a quarantined one in [`release`].
+//! output gate in [`gate`], why it does not decide in [`hindrance`], what people may do to a quarantined one in [`release`].
 
 pub(crate) mod activation;
 pub mod decision;
 pub(crate) mod envelope;
 pub(crate) mod gate;
+mod hindrance;
 pub mod key;
 pub mod kind;
 pub mod outcome;
@@ -29,6 +30,8 @@ pub use decision::{Context, Decision, Effect};
 pub use key::{EntityKey, KeyError, RequestId};
 pub use kind::Registry;
 pub use outcome::{Answer, Outcome};
+
+use crate::schema::{Schema, Upcast};
 
 /// A value that is stored or sent in the entity's own encoding.
 pub trait Value: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
@@ -54,6 +57,16 @@ pub trait Entity: Sized + Send + Sync + 'static {
     /// What an effect was for; comes back with its outcome. [`NoToken`] for entities that never ask anything.
     type Token: Value;
 
+    /// How stored values of earlier builds become values of this one: one entry for each change that is more than a new field
+    /// with a default or a new variant. See [`Upcast`].
+    const UPCASTS: &'static [Upcast] = &[];
+
+    /// What the stored types look like: [`Schema::of::<Self>()`](Schema::of) once they derive
+    /// [`JsonSchema`](crate::JsonSchema). Without it the engine compares versions only.
+    fn schema() -> Schema {
+        Schema::undeclared()
+    }
+
     /// Answers a command with events, a reply and effects, or with a rejection. Changes nothing itself.
     fn decide(
         state: &Self::State,
@@ -69,5 +82,5 @@ pub trait Entity: Sized + Send + Sync + 'static {
 }
 
 /// The token of an entity that has no effects with an outcome; there is no value of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, crate::JsonSchema)]
 pub enum NoToken {}

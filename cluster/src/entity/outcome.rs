@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Entity;
-use crate::codec;
+use crate::schema::{Part, versioned};
 
 /// The outcome of an effect, as it is delivered: once, with the token that the effect was recorded with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +40,11 @@ impl Outcome {
     /// Reads the outcome of a command that was sent to an entity of kind `T`.
     pub fn answer<T: Entity>(&self) -> Answer<T> {
         match self {
-            Self::Replied(bytes) => match codec::decode(bytes) {
+            Self::Replied(bytes) => match versioned::decode::<T, _>(Part::Reply, bytes) {
                 Ok(reply) => Answer::Replied(reply),
                 Err(error) => Answer::Failed(format!("unreadable reply of {}: {error}", T::KIND)),
             },
-            Self::Rejected(bytes) => match codec::decode(bytes) {
+            Self::Rejected(bytes) => match versioned::decode::<T, _>(Part::Rejection, bytes) {
                 Ok(rejection) => Answer::Rejected(rejection),
                 Err(error) => Answer::Failed(format!("unreadable rejection of {}: {error}", T::KIND)),
             },
@@ -67,11 +67,11 @@ impl Outcome {
 
     /// The outcome that an entity's reply makes; for tests.
     pub fn replied<T: Entity>(reply: &T::Reply) -> Self {
-        Self::Replied(codec::encode(reply))
+        Self::Replied(versioned::encode::<T>(Part::Reply, reply))
     }
 
     /// The outcome that an entity's rejection makes; for tests.
     pub fn rejected<T: Entity>(rejection: &T::Rejection) -> Self {
-        Self::Rejected(codec::encode(rejection))
+        Self::Rejected(versioned::encode::<T>(Part::Rejection, rejection))
     }
 }

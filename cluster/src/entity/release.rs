@@ -116,6 +116,17 @@ impl Alive {
                 Err(VOID)
             }
             Ok(decision) => {
+                let restrained = match how {
+                    Release::Skip => Ok(decision),
+                    Release::Retry => self.restrained(decision),
+                };
+                let decision = match restrained {
+                    Ok(decision) => decision,
+                    Err(refused) => {
+                        let _ = reply.send(Err(refused));
+                        return Err(self.void());
+                    }
+                };
                 let skipped = (how == Release::Skip).then(|| poison.reason.clone());
                 let lift = Lift {
                     by,

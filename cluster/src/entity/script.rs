@@ -49,6 +49,7 @@ use super::{Context, Decision, Effect, Entity, EntityKey, Outcome, decision::Eff
 use crate::{
     codec,
     journal::{TimerRow, timers},
+    schema::{Part, versioned},
     trace::TraceContext,
 };
 
@@ -115,9 +116,10 @@ impl<E: Entity> Sent<E> {
 /// Reads a recorded command to an entity of kind `T`: its id and the command. `None` when it is meant for another kind.
 pub fn command_of<T: Entity>(request: &EffectRequest) -> Option<(String, T::Command)> {
     match request {
-        EffectRequest::Command { to, command } if &*to.kind == T::KIND => {
-            Some((to.id.to_string(), codec::decode(command).ok()?))
-        }
+        EffectRequest::Command { to, command } if &*to.kind == T::KIND => Some((
+            to.id.to_string(),
+            versioned::decode::<T, _>(Part::Command, command).ok()?,
+        )),
         _ => None,
     }
 }

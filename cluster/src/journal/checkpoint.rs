@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{
     Decided, TakenEffects, feed,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
-    shard::{is_unwritten, read_row},
+    rebuild,
+    shard::{is_unwritten, read_row, stored_history},
     tail::{Tail, TailEntity},
 };
 use crate::{
@@ -90,7 +91,7 @@ fn write_entity(
     entity.records.iter().for_each(|record| note_effect(&mut taken, record));
     (row.senders, row.effects) = taken.stored();
     seal_requests(store, key, &mut row, requests_kept_ms, batch)?;
-    match snapshot(registry, key, &row, &entity.records) {
+    match snapshot(store, registry, key, &row, &entity.records) {
         Ok(snapshot) => {
             row.snapshot = Some(snapshot);
             row.snapshot_version = entity.head.version;
@@ -182,18 +183,37 @@ fn seal_requests(
     Ok(())
 }
 
+/// The state after a tail's records. It is made of the last snapshot where that is what this build would have made, and else
+/// of all events: a build that knows less must not take a field away from one that knows more.
 fn snapshot(
+    store: &dyn StateStore,
     registry: &Registry,
     key: &EntityKey,
     row: &EntityRow,
     records: &[Arc<Decided>],
 ) -> Result<bytes::Bytes, String> {
-    if row.snapshot_version < row.head.version {
-        return Err("an earlier state could not be made".to_owned());
-    }
     let kind = registry.get(&key.kind).ok_or("this build does not know the kind")?;
+    let is_current = row.snapshot_version == row.head.version;
+    let is_trusted = row.snapshot.as_deref().is_none_or(|snapshot| kind.trusts(snapshot));
     contain(|| {
-        let mut live = kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?;
+        let rebuilt = if is_current && is_trusted {
+            None
+        } else {
+            let history = stored_history(store, key, 1).map_err(|error| error.to_string())?;
+            let mut history: Vec<_> = history.into_iter().map(Arc::new).collect();
+            history.retain(|record| record.seq <= row.head.seq);
+            rebuild::from_all(&**kind, &history, row.head.version)
+        };
+        let mut live = match rebuilt {
+            Some(rebuilt) => rebuilt.map_err(|error| error.to_string())?,
+            None if !is_current => return Err("an earlier state could not be made".to_owned()),
+            None if !is_trusted && !rebuild::keeps_all(&**kind, row.snapshot.as_deref().unwrap_or_default()) => {
+                return Err(
+                    "another build's state holds what this one does not know, and history is not whole".to_owned(),
+                );
+            }
+            None => kind.load(row.snapshot.as_deref()).map_err(|error| error.to_string())?,
+        };
         for event in records.iter().flat_map(|record| &record.events) {
             live.evolve(event).map_err(|error| error.to_string())?;
         }

@@ -1,7 +1,7 @@
 //! A shard's durable order and the state that follows from it.
 //!
 //! Reading order: [`record`] (what one append makes durable), [`shard`] (the state of a shard: applies records, answers
-//! reads), [`loading`] (what is needed to bring an entity to life), [`timers`] (what records do to timers), [`quarantine`]
+//! reads), [`loading`] (what is needed to bring an entity to life), [`rebuild`] (its state from all of its events), [`timers`] (what records do to timers), [`quarantine`]
 //! (which entities are put aside), [`tail`] (what was applied since the last checkpoint), [`checkpoint`] (how the tail reaches
 //! the state store), [`feed`] (the order of all events of the shard), [`keys`] (every stored key and value with its layout), [`chain`] (how deep a command is in a chain of
 //! effects), [`senders`] (which effects of others an entity has taken).
@@ -15,6 +15,7 @@ pub(crate) mod feed;
 pub(crate) mod keys;
 pub(crate) mod loading;
 pub(crate) mod quarantine;
+pub(crate) mod rebuild;
 pub(crate) mod record;
 pub(crate) mod senders;
 pub(crate) mod shard;

@@ -6,7 +6,7 @@ use proto::cluster::v1 as pb;
 use tokio::time::{sleep, timeout};
 
 use super::map::Map;
-use crate::{codec, store::identity::Identity, transport::links::client};
+use crate::{codec, schema::card::Card, store::identity::Identity, transport::links::client};
 
 /// How long a member may take to answer: it asks the roster.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -20,12 +20,14 @@ pub(crate) async fn join(
     own: SocketAddr,
     seeds: &[SocketAddr],
     is_lost: bool,
+    card: &Card,
 ) -> Result<(u64, Map), String> {
     let request = pb::JoinRequest {
         node: u32::from(identity.node()),
         address: own.to_string(),
         nonce: identity.nonce(),
         is_lost,
+        schema: codec::encode(card),
     };
     let mut rounds = 0_u32;
     loop {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Config, NodeId},
     replication::{RaftId, node_of, raft_id},
+    schema::card::{Card, Floor, raised},
 };
 
 /// The most replicas of the system shard: more would only make it slower.
@@ -64,6 +66,9 @@ pub(crate) struct MemberRow {
     /// Of its data folder; `None` until it has said it.
     pub(crate) nonce: Option<u64>,
     pub(crate) standing: Standing,
+    /// Of what its build can read; `None` until it has said it.
+    #[serde(default)]
+    pub(crate) schema: Option<u64>,
 }
 
 /// The members, and the home of every shard.
@@ -80,6 +85,12 @@ pub(crate) struct Map {
     pub(crate) next_incarnation: u64,
     /// Folders of nodes that have left, by their number: they must not come back with what they once knew.
     pub(crate) left: BTreeMap<NodeId, BTreeSet<u64>>,
+    /// What the members' builds can read, by fingerprint.
+    #[serde(default)]
+    pub(crate) cards: BTreeMap<u64, Arc<Card>>,
+    /// What the journal may hold, because every member could read it at some time.
+    #[serde(default)]
+    pub(crate) floor: Floor,
 }
 
 impl Map {
@@ -106,6 +117,7 @@ impl Map {
                         address: member.address,
                         nonce: None,
                         standing: Standing::Serving,
+                        schema: None,
                     };
                     (member.id, row)
                 })
@@ -113,7 +125,38 @@ impl Map {
             homes,
             next_incarnation: 1,
             left: BTreeMap::new(),
+            cards: BTreeMap::new(),
+            floor: None,
         }
+    }
+
+    /// A member says what its build can read.
+    pub(crate) fn announce(&mut self, node: NodeId, card: &Arc<Card>) {
+        if let Some(member) = self.members.get_mut(&node) {
+            let fingerprint = card.fingerprint();
+            member.schema = Some(fingerprint);
+            self.cards.insert(fingerprint, Arc::clone(card));
+            self.raise_floor();
+        }
+    }
+
+    /// What all members can read may be written from now on.
+    pub(crate) fn raise_floor(&mut self) {
+        let builds: BTreeSet<Option<u64>> = self.members.values().map(|member| member.schema).collect();
+        self.cards.retain(|build, _| builds.contains(&Some(*build)));
+        if !builds.contains(&None) {
+            let cards: Vec<_> = self.cards.values().cloned().collect();
+            self.floor = raised(&self.floor, &cards);
+        }
+    }
+
+    /// The members that run another build than that of a fingerprint, with what theirs can read.
+    pub(crate) fn cards_of_others(&self, build: u64) -> impl Iterator<Item = (NodeId, &Arc<Card>)> {
+        let others = self
+            .members
+            .iter()
+            .filter(move |(_, member)| member.schema != Some(build));
+        others.filter_map(|(node, member)| Some((*node, self.cards.get(&member.schema?)?)))
     }
 
     /// The shard that holds the map itself.

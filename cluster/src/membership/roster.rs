@@ -1,7 +1,7 @@
 //! The roster: an entity of the engine's own that decides who belongs to the cluster and where replicas live. It lives in a
 //! shard of its own, so whatever holds for entities holds for it: one writer, events on a majority, a history to look at.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use crate::{
     config::NodeId,
     entity::{Context, Decision, Entity, EntityKey, NoToken, Outcome},
     replication::{RaftId, node_of, raft_id},
+    schema::card::Card,
 };
 
 /// The entity.
@@ -38,6 +39,8 @@ pub(crate) enum RosterCommand {
     },
     /// A leaving node has nothing any more.
     Release { node: NodeId },
+    /// A member says what its build can read.
+    Announce { node: NodeId, card: Arc<Card> },
 }
 
 /// What has happened.
@@ -73,6 +76,10 @@ pub(crate) enum RosterEvent {
     Left {
         node: NodeId,
     },
+    Announced {
+        node: NodeId,
+        card: Arc<Card>,
+    },
 }
 
 /// Why the roster says no.
@@ -100,6 +107,8 @@ pub(crate) enum RosterRejection {
     Moved,
     #[error("node {0} still has replicas")]
     NotEmpty(NodeId),
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 impl Roster {
@@ -141,6 +150,7 @@ impl Entity for Roster {
                 }
                 map.members.contains_key(&node).then_some(RosterEvent::Left { node })
             }
+            RosterCommand::Announce { node, card } => announce(map, node, card)?,
         };
         let nothing = Decision::reply(());
         Ok(match event {
@@ -157,6 +167,7 @@ impl Entity for Roster {
                     address,
                     nonce: Some(nonce),
                     standing: Standing::Serving,
+                    schema: None,
                 };
                 map.members.insert(node, row);
             }
@@ -192,7 +203,9 @@ impl Entity for Roster {
                 if let Some(nonce) = map.members.remove(&node).and_then(|member| member.nonce) {
                     map.left.entry(node).or_default().insert(nonce);
                 }
+                map.raise_floor();
             }
+            RosterEvent::Announced { node, card } => map.announce(node, &card),
         }
     }
 
@@ -236,6 +249,17 @@ fn join(
         _ if is_lost => Ok(Some(RosterEvent::Renewed { node, address, nonce })),
         Some(_) => Err(RosterRejection::NumberTaken(node)),
         None => Ok(Some(RosterEvent::Introduced { node, address, nonce })),
+    }
+}
+
+fn announce(map: &Map, node: NodeId, card: Arc<Card>) -> Result<Option<RosterEvent>, RosterRejection> {
+    let member = map.members.get(&node).ok_or(RosterRejection::NoMember(node))?;
+    if member.schema == Some(card.fingerprint()) {
+        return Ok(None);
+    }
+    match card.obstacle(&map.floor) {
+        Some(reason) => Err(RosterRejection::Unreadable(reason)),
+        None => Ok(Some(RosterEvent::Announced { node, card })),
     }
 }
 

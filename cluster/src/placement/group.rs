@@ -19,6 +19,8 @@ pub(crate) struct View {
     pub(crate) can_lead: BTreeSet<NodeId>,
     /// The planning node itself should lead nothing now.
     pub(crate) is_unwell: bool,
+    /// Nodes whose build would pass over something that this node's build writes: none is led back to them.
+    pub(crate) reads_less: BTreeSet<NodeId>,
 }
 
 /// One move.
@@ -46,7 +48,8 @@ pub(crate) fn next_move(group: &GroupStatus, own: NodeId, home: &[RaftId], view:
         Changes::None if view.is_unwell => best_leader(group, own, home, view).map(transfer),
         Changes::None => {
             let preferred = node_of(*home.first()?);
-            let is_due = preferred != own && can_lead(group, preferred, home, view);
+            let is_due =
+                preferred != own && !view.reads_less.contains(&preferred) && can_lead(group, preferred, home, view);
             is_due.then_some(transfer(preferred))
         }
     }
@@ -170,6 +173,7 @@ mod tests {
         View {
             can_lead: BTreeSet::from([1, 2, 3, 4]),
             is_unwell: false,
+            ..View::default()
         }
     }
 

@@ -12,6 +12,7 @@
 pub(crate) mod behind;
 pub(crate) mod checkpointer;
 pub(crate) mod flusher;
+pub(crate) mod foreign;
 pub(crate) mod freshness;
 pub(crate) mod live;
 pub(crate) mod mailbox;

@@ -25,6 +25,7 @@ use crate::{
     entity::{Outcome, RequestId, decision::EffectRequest, envelope::Envelope},
     error::Error,
     journal::{Chain, EffectId, Origin, OutboxRow, Record, quarantine::Stage},
+    schema::Part,
     service::{CallError, ServiceCall},
     supervision::{Guard, contain},
 };
@@ -226,6 +227,12 @@ async fn carry(
         chain: row.chain.clone().map(Arc::new),
         ..Envelope::new(request, row.trace)
     };
+    if replica.fleet().is_mixed()
+        && let Some(reason) = replica.passes_over(&id.entity, Part::Token, token)
+    {
+        replica.give_to_newer(&reason);
+        return Attempt::Later(id, jittered(backoff(attempt)), reason);
+    }
     let resumed = contain::run(Stage::Resume, || kind.resume(token, outcome.clone()));
     let command = match resumed {
         Ok(command) => command,

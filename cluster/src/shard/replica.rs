@@ -41,15 +41,12 @@ use crate::{
         kind::Live,
     },
     feed::FeedSource,
-    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard, quarantine::Stage},
+    journal::{Decided, EffectId, Firing, LoadedEntity, Origin, OutboxRow, Record, Reply, Shard},
     replication::{Members, Role},
+    schema::fleet::Fleet,
     spans::Spans,
     store::{StoreError, state::StateDb},
-    supervision::{
-        breaker::Pass,
-        contain::{self, Fault},
-        failures::Failures,
-    },
+    supervision::{breaker::Pass, contain::Fault, failures::Failures},
     token::VersionToken,
 };
 
@@ -79,6 +76,7 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spans: Spans,
     pub(crate) live: Arc<LiveEntities>,
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 /// One shard on this node.
@@ -518,19 +516,6 @@ impl Replica {
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
         let loading = self.state.lock().begin_load(key);
         loading.finish()
-    }
-
-    /// The live form of a loaded entity; or why its code cannot make one.
-    pub(crate) fn revive(&self, key: &EntityKey, loaded: &LoadedEntity) -> Result<Box<dyn Live>, Fault> {
-        let kind = self.surroundings.registry.get(&key.kind);
-        let kind = kind.ok_or_else(|| Fault::unknown_kind(&key.kind))?;
-        contain::run(Stage::Revive, || {
-            let mut live = kind.load(loaded.snapshot.as_deref())?;
-            for event in &loaded.events {
-                live.evolve(event)?;
-            }
-            Ok(live)
-        })
     }
 
     /// The record that answered a request.

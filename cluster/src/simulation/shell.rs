@@ -243,6 +243,7 @@ impl World {
                 .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
                 .map(|other| other.id)
                 .collect(),
+            reads_less: std::collections::BTreeSet::new(),
         };
         for status in self.node(node).running().driver.status() {
             let home = self.seen_home(node, status.group);

@@ -57,6 +57,11 @@ impl Fault {
         }
     }
 
+    /// Whether code has failed, and not only something could not be read.
+    pub(crate) fn is_panic(&self) -> bool {
+        self.panic.is_some()
+    }
+
     /// The panic's frames; empty for what could not be read. Slow, see [`Panic::frames`].
     pub(crate) fn frames(&self) -> String {
         self.panic.as_ref().map(|panic| panic.frames()).unwrap_or_default()

@@ -32,6 +32,19 @@ impl Node {
         started.expect("the engine starts")
     }
 
+    /// The same, for one that may be refused.
+    #[allow(dead_code, reason = "not every test has nodes that are refused")]
+    pub(crate) async fn try_start(
+        number: u16,
+        addresses: &[SocketAddr],
+        folder: &Path,
+        shards: u32,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
+        let config = config(number, folder, members(addresses), Vec::new(), shards);
+        Self::launch(config, registry, Services::new()).await
+    }
+
     /// The same without services, and with other limits.
     #[allow(dead_code, reason = "not every test has limits of its own")]
     pub(crate) async fn start_with(

@@ -1,7 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`] and [`admin`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
@@ -16,6 +16,7 @@ pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;
+mod schema;
 mod status;
 mod stock;
 mod wait;
@@ -28,6 +29,7 @@ use proto::{
     gateway::v1::gateway_server::GatewayServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -65,6 +67,9 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -90,6 +95,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
         "playhouse.cluster.v1.Admin",
+        "playhouse.schema.v1.Schemas",
     ];
     for name in names {
         health.set_service_status(name, status).await;

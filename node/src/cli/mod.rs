@@ -14,6 +14,7 @@ mod product;
 mod provider;
 mod quarantine;
 mod restart;
+mod schema;
 mod shop;
 mod status;
 mod stock;
@@ -62,6 +63,9 @@ enum Command {
     /// Show and force the breakers to dependencies outside.
     #[command(subcommand)]
     Breaker(breaker::Breaker),
+    /// Look at what is stored, and check a build before it is rolled out.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -111,6 +115,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Breaker(breaker) => breaker.run().await,
+        Command::Schema(schema) => schema.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -178,6 +183,8 @@ mod tests {
             "breaker open payment-provider",
             "breaker close payment-provider",
             "breaker auto payment-provider",
+            "schema list --kind order --json",
+            "schema check --base-port 7100",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {

@@ -26,6 +26,7 @@ use super::{Script, Sent};
 use crate::{
     codec,
     entity::{Entity, Outcome, decision::EffectRequest},
+    schema::versioned,
 };
 
 /// Runs every `*.txt` of a folder as a golden script of the entity `E`.
@@ -237,7 +238,13 @@ fn named(value: &Value) -> String {
 
 fn effect(request: &EffectRequest, token: Option<&str>) -> String {
     let (target, content) = match request {
-        EffectRequest::Command { to, command } => (to.to_string(), codec::decode::<Value>(command).ok()),
+        EffectRequest::Command { to, command } => {
+            let value = versioned::split(command).ok().map(|(_, value)| value);
+            (
+                to.to_string(),
+                value.and_then(|value| codec::decode::<Value>(value).ok()),
+            )
+        }
         EffectRequest::Call { service, request } => (service.clone(), serde_json::from_slice(request).ok()),
         EffectRequest::SetTimer { name, due_ms, every_ms } => {
             let every = every_ms.map(|ms| format!(" every {ms}")).unwrap_or_default();

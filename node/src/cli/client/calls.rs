@@ -18,6 +18,7 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
 use super::{CallError, Client};
@@ -80,4 +81,6 @@ reads! {
     supervision: AdminClient, SupervisionRequest => SupervisionResponse;
     list_quarantine: AdminClient, ListQuarantineRequest => ListQuarantineResponse;
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
+    describe: SchemasClient, DescribeRequest => DescribeResponse;
+    check: SchemasClient, CheckRequest => CheckResponse;
 }

@@ -10,6 +10,7 @@ const CONTRACTS: [&str; 8] = [
     "catalog/v1/catalog.proto",
     "payment/v1/payment.proto",
     "gateway/v1/gateway.proto",
+    "events/v1/events.proto",
     "cluster/v1/admin.proto",
     "cluster/v1/peer.proto",
     "schema/v1/schema.proto",
@@ -21,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".playhouse.cluster.v1")
+        .bytes(".playhouse.events.v1")
         .compile_fds(descriptors)?;
     for contract in CONTRACTS {
         println!("cargo:rerun-if-changed={contract}");

@@ -31,6 +31,11 @@ pub mod gateway {
         tonic::include_proto!("playhouse.gateway.v1");
     }
 }
+pub mod events {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.events.v1");
+    }
+}
 pub mod cluster {
     pub mod v1 {
         tonic::include_proto!("playhouse.cluster.v1");

@@ -1,13 +1,18 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
+<<<<<<< HEAD
 //! [`orders`], [`products`], [`stock`], [`payments`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
+=======
+//! [`orders`], [`products`], [`stock`], [`payments`], [`events`] and [`admin`] are one service each; [`gateway`] carries the same
+>>>>>>> feed
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
 pub(crate) mod calls;
 mod convert;
 mod decode;
+mod events;
 mod gateway;
 mod orders;
 mod payments;
@@ -26,6 +31,7 @@ use prost_types::FileDescriptorSet;
 use proto::{
     catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
     cluster::v1::admin_server::AdminServer,
+    events::v1::events_server::EventsServer,
     gateway::v1::gateway_server::GatewayServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
@@ -66,6 +72,7 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -94,6 +101,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.catalog.v1.Stock",
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
+        "playhouse.events.v1.Events",
         "playhouse.cluster.v1.Admin",
         "playhouse.schema.v1.Schemas",
     ];

@@ -3,8 +3,11 @@
 
 mod breaker;
 mod client;
+mod dead_letter;
 mod entity;
+mod events;
 mod failure;
+mod group;
 mod kill;
 mod node;
 mod order;
@@ -66,6 +69,14 @@ enum Command {
     /// Look at what is stored, and check a build before it is rolled out.
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Read the events of the cluster, from any place on.
+    Events(events::Events),
+    /// Look at consumer groups, reset and delete them.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Look at what consumer groups have put aside; retry or skip it.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetter),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -116,6 +127,9 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Breaker(breaker) => breaker.run().await,
         Command::Schema(schema) => schema.run().await,
+        Command::Events(events) => events.run().await,
+        Command::Group(group) => group.run().await,
+        Command::DeadLetter(letter) => letter.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -180,6 +194,17 @@ mod tests {
             "quarantine retry order/42 --request-id r-1",
             "quarantine skip order/42",
             "breaker list --json",
+            "events",
+            "events --kind order --kind payment --from beginning --follow --json",
+            "events --entity order/42 --from 2026-11-21T09:00:00Z",
+            "group list --json",
+            "group show mailer",
+            "group reset mailer --to now --shard 3",
+            "group delete mailer",
+            "dead-letter list mailer --json",
+            "dead-letter show mailer 3",
+            "dead-letter retry mailer 3",
+            "dead-letter skip mailer 3",
             "breaker open payment-provider",
             "breaker close payment-provider",
             "breaker auto payment-provider",

@@ -13,6 +13,11 @@ use proto::{
         ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
+    events::v1::{
+        DeadLetter, DeleteGroupRequest, DeleteGroupResponse, GetDeadLetterRequest, GetGroupRequest, Group,
+        LiftDeadLetterRequest, LiftDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        ListGroupsRequest, ListGroupsResponse, ResetGroupRequest, ResetGroupResponse, events_client::EventsClient,
+    },
     order::v1::{
         CancelOrderRequest, GetOrderRequest, Order, PlaceOrderRequest, PlaceOrderResponse, ReturnItemsRequest,
         ReturnItemsResponse, orders_client::OrdersClient,
@@ -68,6 +73,15 @@ commands! {
 }
 
 reads! {
+    list_groups: EventsClient, ListGroupsRequest => ListGroupsResponse;
+    get_group: EventsClient, GetGroupRequest => Group;
+    list_dead_letters: EventsClient, ListDeadLettersRequest => ListDeadLettersResponse;
+    get_dead_letter: EventsClient, GetDeadLetterRequest => DeadLetter;
+    // Said twice, these are as if they were said once.
+    reset_group: EventsClient, ResetGroupRequest => ResetGroupResponse;
+    delete_group: EventsClient, DeleteGroupRequest => DeleteGroupResponse;
+    retry_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
+    skip_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
     get_order: OrdersClient, GetOrderRequest => Order;
     get_product: ProductsClient, GetProductRequest => Product;
     get_stock: StockClient, GetStockRequest => StockItem;

@@ -12,6 +12,7 @@ pub mod feed;
 mod journal;
 mod membership;
 mod placement;
+pub mod projection;
 mod replication;
 pub mod schema;
 pub mod service;
@@ -30,6 +31,7 @@ pub use cluster::{Cluster, Consistency, ReadOptions, Request, StartError, Told, 
 pub use config::Config;
 pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, Outcome, Registry, RequestId};
 pub use error::{AskError, Error};
+pub use projection::{Projected, ProjectedEvent, Projection, QueryOptions, Rows};
 pub use schema::{JsonSchema, Schema, Stored, Upcast, schemars};
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};

@@ -46,3 +46,8 @@ pub mod schema {
         tonic::include_proto!("playhouse.schema.v1");
     }
 }
+pub mod projection {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.projection.v1");
+    }
+}

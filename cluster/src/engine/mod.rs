@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
-//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
+//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`projections`] (who answers of read models), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
 //! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people).
 
 mod call;
@@ -10,6 +10,7 @@ mod feed;
 mod groups;
 mod health;
 mod load;
+mod projections;
 pub(crate) mod read;
 mod roster;
 mod route;
@@ -43,6 +44,7 @@ use crate::{
     config::{Config, Limits, NodeId},
     entity::Registry,
     membership::Map,
+    projection::projector::Projections,
     schema::fleet::Fleet,
     service::Services,
     shard::{
@@ -82,6 +84,8 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// The read models of this node's replicas.
+    projections: Projections,
     /// Subscriptions that may still begin.
     subscriptions: Arc<Semaphore>,
     /// What the builds of the members can read.

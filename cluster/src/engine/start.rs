@@ -28,6 +28,7 @@ use crate::{
         hello::{self, First},
         join,
     },
+    projection::projector::Projections,
     replication::{Driver, Input, Settings, node_of},
     schema::{
         card::{CARD_BYTES_MAX, Card},
@@ -96,6 +97,7 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            projections: Projections::default(),
             subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
             fleet: Arc::new(fleet),
             routes: (0..=config.shards)
@@ -257,6 +259,7 @@ impl Engine {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         // A thread that panicked has ended the process already.
         let _ = joined.await;
+        self.projections.stop();
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

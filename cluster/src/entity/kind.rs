@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
+    projection::{self, Projection},
     schema::{
         Part, Stored,
         card::Card,
@@ -71,6 +72,7 @@ pub(crate) trait Live: Send {
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: BTreeMap<&'static str, Carried>,
+    projections: projection::carried::All,
 }
 
 /// A kind and how its failures are met.
@@ -108,6 +110,21 @@ impl Registry {
         let before = self.kinds.insert(E::KIND, Carried { kind, policy });
         assert!(before.is_none(), "two kinds are named {}", E::KIND);
         self
+    }
+
+    /// Adds a read model. An earlier version of it may be added beside a new one: it goes on answering those who ask for it.
+    ///
+    /// # Panics
+    /// When its name cannot be, or that version of it is there already.
+    #[must_use]
+    pub fn with_projection<P: Projection>(mut self) -> Self {
+        projection::carried::add::<P>(&mut self.projections);
+        self
+    }
+
+    /// The read models, by name and version.
+    pub(crate) fn projections(&self) -> &projection::carried::All {
+        &self.projections
     }
 
     /// The names of all kinds, in order.

@@ -41,7 +41,11 @@ fn top(by: By, limit: u32) -> sales::Query {
 fn of(sales: &Folded<Sales>, sku: &str) -> sales::Figures {
     let sku = Sku::new(sku).expect("a SKU");
     let answer = sales.query(&sales::Query::Product { sku }).expect("answered");
-    answer.products.first().map(|product| product.figures).unwrap_or_default()
+    answer
+        .products
+        .first()
+        .map(|product| product.figures)
+        .unwrap_or_default()
 }
 
 /// 40 orders of five products over seven shards, each confirmed.
@@ -51,7 +55,11 @@ fn sold() -> Folded<Sales> {
         let id = format!("o-{number}");
         let sku = format!("p-{}", number % 5);
         sales
-            .given::<Order>(&id, 0, &placed(None, vec![line(&sku, number % 5 + 1, 100 - 20 * (number as i64 % 5))]))
+            .given::<Order>(
+                &id,
+                0,
+                &placed(None, vec![line(&sku, number % 5 + 1, 100 - 20 * (number as i64 % 5))]),
+            )
             .given::<Order>(&id, DAY_MS, &Event::Confirmed);
     }
     sales
@@ -61,14 +69,26 @@ fn sold() -> Folded<Sales> {
 fn the_best_sellers_of_all_shards_are_merged_exactly() {
     let sales = sold();
     let by_units = sales.query(&top(By::Units, 2)).expect("answered");
-    let units: Vec<_> = by_units.products.iter().map(|p| (&*p.sku, p.figures.net_units())).collect();
+    let units: Vec<_> = by_units
+        .products
+        .iter()
+        .map(|p| (&*p.sku, p.figures.net_units()))
+        .collect();
     assert_eq!(units, [("p-4", 40), ("p-3", 32)]);
     let by_money = sales.query(&top(By::Money, 3)).expect("answered");
-    let money: Vec<_> = by_money.products.iter().map(|p| (&*p.sku, p.figures.net_minor())).collect();
+    let money: Vec<_> = by_money
+        .products
+        .iter()
+        .map(|p| (&*p.sku, p.figures.net_minor()))
+        .collect();
     assert_eq!(money, [("p-2", 8 * 3 * 60), ("p-1", 8 * 2 * 80), ("p-3", 8 * 4 * 40)]);
-    let day = sales::Query::Day { day: "1970-01-02".to_owned() };
+    let day = sales::Query::Day {
+        day: "1970-01-02".to_owned(),
+    };
     assert_eq!(sales.query(&day).expect("answered").products.len(), 5);
-    let day = sales::Query::Day { day: "1970-01-01".to_owned() };
+    let day = sales::Query::Day {
+        day: "1970-01-01".to_owned(),
+    };
     assert_eq!(sales.query(&day).expect("answered").products, []);
 }
 
@@ -85,17 +105,28 @@ fn an_order_counts_from_its_confirmation_and_what_comes_back_is_counted_beside_i
         refund: Money::new(510, Currency::GBP),
     };
     sales.given::<Order>("o-1", DAY_MS, &returned);
-    assert_eq!((of(&sales, "tea").units_sold, of(&sales, "tea").returned_minor), (5, 510));
+    assert_eq!(
+        (of(&sales, "tea").units_sold, of(&sales, "tea").returned_minor),
+        (5, 510)
+    );
     sales.given::<Order>("o-1", DAY_MS, &Event::ReturnUndone { return_id });
-    assert_eq!((of(&sales, "tea").net_units(), of(&sales, "tea").returned_minor), (5, 0));
+    assert_eq!(
+        (of(&sales, "tea").net_units(), of(&sales, "tea").returned_minor),
+        (5, 0)
+    );
     sales.given::<Order>("o-1", DAY_MS, &returned);
-    let cancelled = Event::CancelRequested { reason: "late".to_owned() };
+    let cancelled = Event::CancelRequested {
+        reason: "late".to_owned(),
+    };
     sales.given::<Order>("o-1", 2 * DAY_MS, &cancelled);
     // Called off once, however many events say so.
     sales.given::<Order>("o-1", 2 * DAY_MS, &Event::GivingBack { parts: Vec::new() });
     let tea = of(&sales, "tea");
     assert_eq!((tea.units_sold, tea.units_returned, tea.units_cancelled), (5, 2, 3));
-    assert_eq!((tea.net_units(), tea.net_minor(), of(&sales, "cup").net_minor()), (0, 0, 0));
+    assert_eq!(
+        (tea.net_units(), tea.net_minor(), of(&sales, "cup").net_minor()),
+        (0, 0, 0)
+    );
     // One that was never confirmed was never sold.
     sales.given::<Order>("o-2", 0, &placed(None, vec![line("pot", 1, 900)]));
     sales.given::<Order>("o-2", 0, &cancelled);
@@ -120,7 +151,9 @@ fn money_is_what_payments_took_and_gave_back_day_by_day() {
         "day": "1970-01-02", "currency": "GBP", "captured": 2, "captured_minor": 1200, "refunded": 0, "refunded_minor": 0,
     });
     assert_eq!(answer, Ok(serde_json::json!({ "money": [day] })));
-    let all = sales.query(&sales::Query::Money { from: None, to: None }).expect("answered");
+    let all = sales
+        .query(&sales::Query::Money { from: None, to: None })
+        .expect("answered");
     assert_eq!(all.money.iter().map(|day| day.taken.refunded_minor).sum::<i64>(), 200);
 }
 
@@ -152,13 +185,26 @@ fn orders_are_listed_page_by_page_in_the_order_of_their_ids() {
     let ids = |json: &str| -> Vec<String> {
         let answer = list.query_json(json).expect("answered");
         let orders = answer["orders"].as_array().expect("a list");
-        orders.iter().map(|order| order["id"].as_str().expect("an id").to_owned()).collect()
+        orders
+            .iter()
+            .map(|order| order["id"].as_str().expect("an id").to_owned())
+            .collect()
     };
-    assert_eq!(ids(r#"{"status": "Confirmed"}"#), ["o-00", "o-05", "o-10", "o-15", "o-20"]);
+    assert_eq!(
+        ids(r#"{"status": "Confirmed"}"#),
+        ["o-00", "o-05", "o-10", "o-15", "o-20"]
+    );
     assert_eq!(ids(r#"{"status": "Confirmed", "customer": "bob"}"#), ["o-05", "o-15"]);
-    assert_eq!(ids(r#"{"status": "Confirmed", "after": "o-05", "limit": 2}"#), ["o-10", "o-15"]);
+    assert_eq!(
+        ids(r#"{"status": "Confirmed", "after": "o-05", "limit": 2}"#),
+        ["o-10", "o-15"]
+    );
     assert_eq!(ids(r#"{"customer": "eve"}"#), Vec::<String>::new());
-    let last = list.query(&orders::Query { status: Some(Status::Confirmed), limit: Some(5), ..orders::Query::default() });
+    let last = list.query(&orders::Query {
+        status: Some(Status::Confirmed),
+        limit: Some(5),
+        ..orders::Query::default()
+    });
     assert_eq!(last.expect("answered").next, None);
 }
 

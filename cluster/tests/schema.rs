@@ -192,7 +192,10 @@ async fn deposit(nodes: &[Node], by_new: usize, by_old: usize, round: u64) {
 }
 
 async fn state_of(node: &Node, id: &str) -> new::State {
-    let read = node.cluster.read::<new::Account>(id, ReadOptions::default(), &request("read")).await;
+    let read = node
+        .cluster
+        .read::<new::Account>(id, ReadOptions::default(), &request("read"))
+        .await;
     read.expect("readable").state
 }
 
@@ -216,7 +219,11 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
     tokio::time::sleep(Duration::from_millis(800)).await;
     let node = Node::start(1, &addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
     nodes.insert(0, node);
-    nodes[0].cluster.ready(Duration::from_secs(20)).await.expect("it is ready");
+    nodes[0]
+        .cluster
+        .ready(Duration::from_secs(20))
+        .await
+        .expect("it is ready");
     deposit(&nodes, 0, 1, 2).await;
     for number in [2, 3] {
         restart(&mut nodes, number, &addresses, folder.path(), new_build()).await;
@@ -225,7 +232,11 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
     for node in &nodes {
         for account in 0..ACCOUNTS {
             let state = state_of(node, &format!("a{account}")).await;
-            assert_eq!((state.balance, &state.notes), (100 + 11 + 1_000 + 11, &expected), "a{account}");
+            assert_eq!(
+                (state.balance, &state.notes),
+                (100 + 11 + 1_000 + 11, &expected),
+                "a{account}"
+            );
         }
     }
     for node in nodes {
@@ -239,21 +250,34 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
     let addresses = free_addresses(4).await;
     let (joining, addresses) = addresses.split_last().expect("four");
     let mut nodes = start_all(addresses, folder.path(), SHARDS, &old_build(), |_| Services::new()).await;
-    let checked = nodes[0].cluster.check_schema(&new_build().schema_json()).expect("a schema");
+    let checked = nodes[0]
+        .cluster
+        .check_schema(&new_build().schema_json())
+        .expect("a schema");
     assert!(checked.is_known && checked.unreadable.is_empty(), "{checked:?}");
     assert!(
-        checked.held_back.iter().any(|finding| finding.name == "Frozen" && finding.version == 1),
+        checked
+            .held_back
+            .iter()
+            .any(|finding| finding.name == "Frozen" && finding.version == 1),
         "{checked:?}"
     );
     assert!(
-        checked.held_back.iter().any(|finding| finding.name == "Closed" && finding.version == 2),
+        checked
+            .held_back
+            .iter()
+            .any(|finding| finding.name == "Closed" && finding.version == 2),
         "{checked:?}"
     );
     restart(&mut nodes, 1, addresses, folder.path(), new_build()).await;
     let freeze = |id: &'static str| Request::new(RequestId::new(id).expect("an id"), Duration::from_secs(5));
     let mut said = String::new();
     for _ in 0..200 {
-        match nodes[0].cluster.ask::<new::Account>("a0", &new::Command::Freeze, &freeze("freeze")).await {
+        match nodes[0]
+            .cluster
+            .ask::<new::Account>("a0", &new::Command::Freeze, &freeze("freeze"))
+            .await
+        {
             Err(AskError::Engine(Error::Unavailable { reason, .. })) => said = reason,
             Err(AskError::Engine(error)) if error.is_retryable() => {}
             other => panic!("it is held back: {other:?}"),
@@ -263,7 +287,10 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(said.contains("event Frozen version 1 of account is not written"), "{said}");
+    assert!(
+        said.contains("event Frozen version 1 of account is not written"),
+        "{said}"
+    );
     assert!(said.contains("node 2, node 3"), "{said}");
     // What it can write in a form that all read goes on.
     let command = new::Command::Deposit { sum: 5, note: None };
@@ -277,8 +304,14 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
     let state = state_of(&nodes[1], "a0").await;
     assert_eq!((state.balance, state.is_frozen), (5, true));
 
-    let checked = nodes[0].cluster.check_schema(&old_build().schema_json()).expect("a schema");
-    assert!(checked.unreadable.iter().any(|finding| finding.name == "Frozen"), "{checked:?}");
+    let checked = nodes[0]
+        .cluster
+        .check_schema(&old_build().schema_json())
+        .expect("a schema");
+    assert!(
+        checked.unreadable.iter().any(|finding| finding.name == "Frozen"),
+        "{checked:?}"
+    );
     nodes.pop().expect("three").stop().await;
     let refused = Node::try_start(3, addresses, folder.path(), SHARDS, old_build()).await;
     let Err(StartError::Schema(reason)) = refused else {

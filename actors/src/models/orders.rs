@@ -166,7 +166,9 @@ impl Projection for Orders {
             orders.len() <= query.limit()
         };
         if query.customer.is_none() && query.status.is_none() {
-            rows.scan(&from, after.as_deref(), |key, known: Known| take(last_part(key), Some(known)));
+            rows.scan(&from, after.as_deref(), |key, known: Known| {
+                take(last_part(key), Some(known))
+            });
         } else {
             rows.scan(&from, after.as_deref(), |at, (): ()| {
                 let id = last_part(at);

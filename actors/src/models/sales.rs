@@ -319,7 +319,9 @@ impl Projection for Sales {
     fn check(query: &Query) -> Result<(), String> {
         let days: Vec<&String> = match query {
             Query::Top { limit, .. } if !(1..=PRODUCTS_LEN_MAX).contains(limit) => {
-                return Err(format!("has the limit {limit}; it must be between 1 and {PRODUCTS_LEN_MAX}"));
+                return Err(format!(
+                    "has the limit {limit}; it must be between 1 and {PRODUCTS_LEN_MAX}"
+                ));
             }
             Query::Day { day } => vec![day],
             Query::Money { from, to } => from.iter().chain(to).collect(),

@@ -18,9 +18,7 @@ use crate::{
         carried::Carried,
         door::ModelRows,
         models::{Models, NoPart},
-        question::{
-            ANSWER_BYTES_MAX, Newness, PartQuestion, Question, ReplicaModel, SHARDS_ASKED_MAX, Told,
-        },
+        question::{ANSWER_BYTES_MAX, Newness, PartQuestion, Question, ReplicaModel, SHARDS_ASKED_MAX, Told},
     },
     shard::replica::Replica,
     store::StoreError,
@@ -94,9 +92,7 @@ impl Engine {
         let deadline = Instant::now() + request.timeout;
         let newness = match options.consistency {
             None | Some(Consistency::Tokens) => Newness::Any,
-            Some(Consistency::Stale(bound)) => {
-                Newness::Within(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX))
-            }
+            Some(Consistency::Stale(bound)) => Newness::Within(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX)),
             Some(Consistency::Linearizable) => Newness::Leader,
         };
         let questions: Result<Vec<_>, Error> = (0..self.shards())
@@ -135,7 +131,10 @@ impl Engine {
             entity: format!("the projection {}", carried.name()),
             reason,
         };
-        let answer = merged.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let answer = merged
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(failed)?;
         Ok(Gathered {
             answer,
             staleness,
@@ -226,11 +225,18 @@ impl Engine {
         if model.reached().is_none() {
             return Err(not_built());
         }
-        let _waiting = self.projections.questions_waiting.try_acquire().map_err(|_| Told::Busy)?;
-        let seen = wait_until_new(&replica, &models, &question, until).await?;
-        let _running = timeout(until.saturating_duration_since(Instant::now()), self.projections.questions.acquire())
-            .await
+        let _waiting = self
+            .projections
+            .questions_waiting
+            .try_acquire()
             .map_err(|_| Told::Busy)?;
+        let seen = wait_until_new(&replica, &models, &question, until).await?;
+        let _running = timeout(
+            until.saturating_duration_since(Instant::now()),
+            self.projections.questions.acquire(),
+        )
+        .await
+        .map_err(|_| Told::Busy)?;
         let age = seen.or_else(|| model.age()).map(|age| (age, Instant::now()));
         let (asked, query) = (Arc::clone(&model), question.query);
         let part = tokio::task::spawn_blocking(move || asked.part(&query)).await;
@@ -257,7 +263,9 @@ impl Engine {
 
     fn views_here(&self) -> Vec<(String, u32, ReplicaModel)> {
         let all = self.projections.all();
-        let here = all.iter().filter_map(|models| Some((models, self.replica(models.shard)?)));
+        let here = all
+            .iter()
+            .filter_map(|models| Some((models, self.replica(models.shard)?)));
         here.flat_map(|(models, replica)| models.views(self.node(), replica.applied()))
             .collect()
     }
@@ -288,9 +296,9 @@ impl Engine {
     /// What all members say to the same question.
     async fn models_everywhere(self: &Arc<Self>, question: &Question) -> Vec<(NodeId, Result<Told, String>)> {
         let nodes: Vec<NodeId> = self.map().members.keys().copied().collect();
-        let asked = nodes.into_iter().map(|node| async move {
-            (node, self.models_at(node, question.clone(), PATIENCE_MAX).await)
-        });
+        let asked = nodes
+            .into_iter()
+            .map(|node| async move { (node, self.models_at(node, question.clone(), PATIENCE_MAX).await) });
         join_all(asked).await
     }
 
@@ -308,7 +316,10 @@ impl Engine {
         let views = all.iter().map(|((name, version), carried)| ProjectionView {
             name: (*name).to_owned(),
             version: *version,
-            is_former: all.range((*name, version + 1)..).next().is_some_and(|((later, _), _)| later == name),
+            is_former: all
+                .range((*name, version + 1)..)
+                .next()
+                .is_some_and(|((later, _), _)| later == name),
             kinds: carried.kinds().iter().map(|kind| (*kind).to_owned()).collect(),
             replicas: told
                 .iter()
@@ -326,7 +337,9 @@ impl Engine {
             return Ok(None);
         };
         let read = tokio::task::spawn_blocking(move || model.rows()).await;
-        let rows = read.map_err(|error| error.to_string()).and_then(|rows| rows.map_err(|error| error.to_string()));
+        let rows = read
+            .map_err(|error| error.to_string())
+            .and_then(|rows| rows.map_err(|error| error.to_string()));
         rows.map(|rows| rows.map(|(place, rows)| (place.last, rows)))
             .map_err(|reason| Error::Failed {
                 entity: format!("the projection {name}"),
@@ -348,11 +361,17 @@ impl Engine {
         for (node, answer) in self.models_everywhere(&question).await {
             match answer {
                 Ok(Told::Rebuilding(building)) => {
-                    begun.building.extend(building.into_iter().map(|(shard, number)| (shard, node, number)));
+                    begun
+                        .building
+                        .extend(building.into_iter().map(|(shard, number)| (shard, node, number)));
                 }
-                Ok(Told::Unknown) => begun.not_told.push((node, format!("its build has no version {version} of it"))),
+                Ok(Told::Unknown) => begun
+                    .not_told
+                    .push((node, format!("its build has no version {version} of it"))),
                 Ok(Told::Failed(reason)) | Err(reason) => begun.not_told.push((node, reason)),
-                Ok(other) => begun.not_told.push((node, format!("answered with something else: {other:?}"))),
+                Ok(other) => begun
+                    .not_told
+                    .push((node, format!("answered with something else: {other:?}"))),
             }
         }
         begun.building.sort_unstable();
@@ -420,10 +439,7 @@ fn reason_of(node: NodeId, question: &PartQuestion, told: &Told) -> Option<Strin
     match told {
         Told::NotHere => None,
         Told::NotLeader => Some(format!("node {node} does not lead it")),
-        Told::Unknown => Some(format!(
-            "node {node} does not carry version {} of it",
-            question.version
-        )),
+        Told::Unknown => Some(format!("node {node} does not carry version {} of it", question.version)),
         Told::NotBuilt { reached, applied } => Some(format!(
             "node {node} is still building version {} of it, and has come to {reached} of {applied}",
             question.version

@@ -42,9 +42,18 @@ pub(crate) fn add<P: Projection>(all: &mut All) {
         "the projection {:?} needs a name of 1 to {NAME_LEN_MAX} of a-z, 0-9 and -",
         P::NAME
     );
-    assert!(!P::KINDS.is_empty(), "the projection {} is fed by no kind of entity", P::NAME);
+    assert!(
+        !P::KINDS.is_empty(),
+        "the projection {} is fed by no kind of entity",
+        P::NAME
+    );
     let before = all.insert((P::NAME, P::VERSION), Arc::new(Typed::<P>(PhantomData)));
-    assert!(before.is_none(), "version {} of the projection {} is there twice", P::VERSION, P::NAME);
+    assert!(
+        before.is_none(),
+        "version {} of the projection {} is there twice",
+        P::VERSION,
+        P::NAME
+    );
 }
 
 struct Typed<P>(PhantomData<fn() -> P>);

@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    Projected, Projection, ProjectionView, QueryOptions, RebuildBegun,
-    carried::Carried,
-};
+use super::{Projected, Projection, ProjectionView, QueryOptions, RebuildBegun, carried::Carried};
 use crate::{
     cluster::{Cluster, Request},
     codec,

@@ -70,7 +70,10 @@ pub(crate) struct Step {
 pub(crate) enum Stop {
     Store(StoreError),
     /// The author's code cannot take this one; what came before it can be written.
-    Event { before: Option<Step>, reason: String },
+    Event {
+        before: Option<Step>,
+        reason: String,
+    },
 }
 
 impl From<StoreError> for Stop {
@@ -92,7 +95,12 @@ impl Line {
         let standing = match read_standing(&*store, &*carried) {
             Ok(standing) => standing,
             Err(StoreError::Damaged { key, reason }) => {
-                tracing::error!(projection = carried.name(), key, reason, "a model is damaged and is built anew");
+                tracing::error!(
+                    projection = carried.name(),
+                    key,
+                    reason,
+                    "a model is damaged and is built anew"
+                );
                 while !remove_all(&*store, carried.name(), carried.version())? {}
                 Standing::default()
             }
@@ -141,7 +149,10 @@ impl Line {
                     None => None,
                 };
                 let entity = &record.entity;
-                let reason = format!("the event of {entity} at {} cannot be taken in: {reason}", record.position);
+                let reason = format!(
+                    "the event of {entity} at {} cannot be taken in: {reason}",
+                    record.position
+                );
                 Err(Stop::Event { before, reason })
             }
             Err((_, RowsFault::Store(error))) => Err(Stop::Store(error)),
@@ -241,7 +252,10 @@ impl Line {
     pub(crate) fn start_over(&self) -> Step {
         let mut emptied = self.standing.clone();
         let both = [emptied.serving.take(), emptied.building.take()];
-        emptied.head.removing.extend(both.iter().flatten().map(|generation| generation.number));
+        emptied
+            .head
+            .removing
+            .extend(both.iter().flatten().map(|generation| generation.number));
         (emptied.head.serving, emptied.head.building) = (None, None);
         let line = Self {
             carried: Arc::clone(&self.carried),

@@ -25,6 +25,8 @@ pub(crate) mod projector;
 pub mod question;
 pub mod rows;
 pub mod script;
+#[cfg(test)]
+mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
 

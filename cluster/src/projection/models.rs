@@ -270,7 +270,10 @@ impl Model {
         let bytes = part
             .map_err(|panic| {
                 let name = self.carried.name();
-                NoPart::Failed(format!("the code of {name} panicked at {}: {}", panic.place, panic.text))
+                NoPart::Failed(format!(
+                    "the code of {name} panicked at {}: {}",
+                    panic.place, panic.text
+                ))
             })?
             .map_err(NoPart::Invalid)?;
         if bytes.len() > PART_BYTES_MAX {

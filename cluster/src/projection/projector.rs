@@ -156,14 +156,21 @@ impl Projector {
         let (from, mark) = (generation.place.read, self.replica.mark());
         if model.take_damage() || (generation.place.mark != 0 && mark != 0 && generation.place.mark != mark) {
             let name = model.carried.name();
-            tracing::error!(projection = name, shard = self.models.shard, "a model is of no use and is built anew");
+            tracing::error!(
+                projection = name,
+                shard = self.models.shard,
+                "a model is of no use and is built anew"
+            );
             self.write(model, |model| model.step(|line| Ok::<_, StoreError>(line.start_over())))
                 .await?
                 .map_err(|error| error.to_string())?;
             return Ok(true);
         }
         // What is built never overtakes what answers: so both are at one position when it takes over.
-        let bound = standing.serving.filter(|_| which == Which::Building).map(|serving| serving.place.read);
+        let bound = standing
+            .serving
+            .filter(|_| which == Which::Building)
+            .map(|serving| serving.place.read);
         let read = self.replica.read_feed(from, &model.filter, BATCH_MAX).await;
         let read_at = Instant::now();
         let FeedPage {
@@ -180,7 +187,9 @@ impl Projector {
         let is_new = !records.is_empty() || next > from;
         if is_new {
             let taken = self
-                .write(model, move |model| model.step(|line| line.take(which, &records, next, mark)))
+                .write(model, move |model| {
+                    model.step(|line| line.take(which, &records, next, mark))
+                })
                 .await?;
             match taken {
                 Ok(()) => {}
@@ -229,7 +238,13 @@ impl Projector {
                 shard,
                 "a model was built anew and is not the same as before: what makes it is not pure, or the old one was damaged"
             ),
-            compared => tracing::info!(projection = name, version, shard, ?compared, "a model was built and answers now"),
+            compared => tracing::info!(
+                projection = name,
+                version,
+                shard,
+                ?compared,
+                "a model was built and answers now"
+            ),
         }
         Ok(true)
     }

@@ -176,13 +176,19 @@ pub(crate) enum Told {
     /// It carries no such projection, or not in this version.
     Unknown,
     /// It has not built it yet: how far it is, and how far it has to go.
-    NotBuilt { reached: u64, applied: u64 },
+    NotBuilt {
+        reached: u64,
+        applied: u64,
+    },
     /// It could not become new enough in the time it was given.
     TooOld,
     /// It has too much to do.
     Busy,
     /// The question is wrong.
-    Invalid { field: String, reason: String },
+    Invalid {
+        field: String,
+        reason: String,
+    },
     Failed(String),
     Views(Vec<(String, u32, ReplicaModel)>),
     /// Shards and the generations that are built.

@@ -77,8 +77,9 @@ impl Source for Stored {
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         let own = self.prefix.len();
-        self.store
-            .scan(&self.key(prefix), &self.key(from), &mut |key, value| visit(&key[own..], value))
+        self.store.scan(&self.key(prefix), &self.key(from), &mut |key, value| {
+            visit(&key[own..], value)
+        })
     }
 }
 
@@ -186,7 +187,9 @@ impl<'a> Rows<'a> {
         let mut take = |key: &[u8], value: &Bytes| -> bool {
             self.visited.set(self.visited.get() + 1);
             if self.visited.get() > ROWS_VISITED_MAX {
-                self.fail(format!("visits more than {ROWS_VISITED_MAX} rows of one shard; ask for less"));
+                self.fail(format!(
+                    "visits more than {ROWS_VISITED_MAX} rows of one shard; ask for less"
+                ));
                 return false;
             }
             self.read(key, value).is_some_and(|value| visit(key, value))
@@ -253,7 +256,8 @@ mod tests {
 
     fn stored(rows: &[(&str, u64)]) -> BTreeMap<Vec<u8>, Bytes> {
         let rows = rows.iter();
-        rows.map(|(key, value)| (key.as_bytes().to_vec(), codec::encode(value))).collect()
+        rows.map(|(key, value)| (key.as_bytes().to_vec(), codec::encode(value)))
+            .collect()
     }
 
     fn seen(rows: &Rows<'_>, prefix: &str, after: Option<&str>) -> Vec<(String, u64)> {
@@ -277,7 +281,10 @@ mod tests {
         let of = |rows: &[(&str, u64)]| -> Vec<(String, u64)> {
             rows.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
         };
-        assert_eq!(seen(&rows, "a", None), of(&[("a2", 2), ("a3", 3), ("a4", 40), ("a5", 5)]));
+        assert_eq!(
+            seen(&rows, "a", None),
+            of(&[("a2", 2), ("a3", 3), ("a4", 40), ("a5", 5)])
+        );
         assert_eq!(seen(&rows, "a", Some("a3")), of(&[("a4", 40), ("a5", 5)]));
         assert_eq!(seen(&rows, "b", None), of(&[("b0", 8), ("b1", 9)]));
         let mut first = Vec::new();

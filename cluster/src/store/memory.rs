@@ -70,7 +70,11 @@ impl StateStore for MemoryStore {
     fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let rows = self.rows.lock();
         let keys = rows.range(prefix.to_vec()..).map(|(key, _)| key);
-        Ok(keys.take_while(|key| key.starts_with(prefix)).take(max).cloned().collect())
+        Ok(keys
+            .take_while(|key| key.starts_with(prefix))
+            .take(max)
+            .cloned()
+            .collect())
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
 <<<<<<< HEAD
-//! [`orders`], [`products`], [`stock`], [`payments`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`projections`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
 =======
 //! [`orders`], [`products`], [`stock`], [`payments`], [`events`] and [`admin`] are one service each; [`gateway`] carries the same
 >>>>>>> feed
@@ -16,6 +16,7 @@ mod events;
 mod gateway;
 mod orders;
 mod payments;
+mod projections;
 mod products;
 pub(crate) mod reading;
 mod rejection;
@@ -35,6 +36,7 @@ use proto::{
     gateway::v1::gateway_server::GatewayServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    projection::v1::projections_server::ProjectionsServer,
     schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
@@ -73,6 +75,10 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            ProjectionsServer::new(projections::Projections::new(edge.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -102,6 +108,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
         "playhouse.events.v1.Events",
+        "playhouse.projection.v1.Projections",
         "playhouse.cluster.v1.Admin",
         "playhouse.schema.v1.Schemas",
     ];

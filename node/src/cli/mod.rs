@@ -14,6 +14,7 @@ mod order;
 mod output;
 mod price;
 mod product;
+mod projection;
 mod provider;
 mod quarantine;
 mod restart;
@@ -77,6 +78,9 @@ enum Command {
     /// Look at what consumer groups have put aside; retry or skip it.
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetter),
+    /// Look at read models, ask them, build them anew.
+    #[command(subcommand)]
+    Projection(projection::Projection),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -130,6 +134,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Events(events) => events.run().await,
         Command::Group(group) => group.run().await,
         Command::DeadLetter(letter) => letter.run().await,
+        Command::Projection(projection) => projection.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -202,6 +207,10 @@ mod tests {
             "group reset mailer --to now --shard 3",
             "group delete mailer",
             "dead-letter list mailer --json",
+            "projection list --json",
+            "projection show sales",
+            "projection query orders --json {} --stale 2s",
+            "projection rebuild sales --wait --wait-seconds 60",
             "dead-letter show mailer 3",
             "dead-letter retry mailer 3",
             "dead-letter skip mailer 3",

@@ -23,6 +23,10 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    projection::v1::{
+        ListProjectionsRequest, ListProjectionsResponse, QueryRequest, QueryResponse, RebuildRequest, RebuildResponse,
+        ShowProjectionRequest, ShowProjectionResponse, projections_client::ProjectionsClient,
+    },
     schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
@@ -97,4 +101,9 @@ reads! {
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
     describe: SchemasClient, DescribeRequest => DescribeResponse;
     check: SchemasClient, CheckRequest => CheckResponse;
+    list_projections: ProjectionsClient, ListProjectionsRequest => ListProjectionsResponse;
+    show_projection: ProjectionsClient, ShowProjectionRequest => ShowProjectionResponse;
+    query_projection: ProjectionsClient, QueryRequest => QueryResponse;
+    // Said twice, it is as if it was said once.
+    rebuild_projection: ProjectionsClient, RebuildRequest => RebuildResponse;
 }

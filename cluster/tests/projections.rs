@@ -1,8 +1,6 @@
 //! Read models on three engines: what is rebuilt under load, after crashes and by another version equals the live one, and the
 //! answers are as new as they say.
 
-#![allow(clippy::unwrap_used)]
-
 mod engines;
 
 use std::{

@@ -149,6 +149,10 @@ impl Projector {
 
     /// Takes the next batch in; says whether there is more.
     async fn feed(&self, model: &Arc<Model>, which: Which) -> Result<bool, String> {
+        if self.replica.applied() == 0 {
+            // Its shard has not come yet: nothing is known, not even that there is nothing.
+            return Ok(false);
+        }
         let standing = model.standing();
         let Some(generation) = standing.generation(which) else {
             return Ok(false);

@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said_afterwards() {
         let source = stored(&[("a", 1)]);
-        let mut rows = Rows::new(&source);
+        let rows = Rows::new(&source);
         assert_eq!(rows.get::<String>("a"), None);
         assert!(matches!(rows.check(), Err(RowsFault::Author(reason)) if reason.contains("the row a is no")));
         let mut rows = Rows::new(&source);

@@ -1,11 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-<<<<<<< HEAD
-//! [`orders`], [`products`], [`stock`], [`payments`], [`projections`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
-=======
-//! [`orders`], [`products`], [`stock`], [`payments`], [`events`] and [`admin`] are one service each; [`gateway`] carries the same
->>>>>>> feed
+//! [`orders`], [`products`], [`stock`], [`payments`], [`events`], [`projections`], [`schema`] and [`admin`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`decode`] sees to messages that cannot be read.
 
 mod admin;
@@ -16,8 +12,8 @@ mod events;
 mod gateway;
 mod orders;
 mod payments;
-mod projections;
 mod products;
+mod projections;
 pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;

@@ -23,14 +23,20 @@ impl Projections {
 
 #[tonic::async_trait]
 impl pb::projections_server::Projections for Projections {
-    async fn list_projections(&self, request: tonic::Request<pb::ListProjectionsRequest>) -> Result<Response<pb::ListProjectionsResponse>, Status> {
+    async fn list_projections(
+        &self,
+        request: tonic::Request<pb::ListProjectionsRequest>,
+    ) -> Result<Response<pb::ListProjectionsResponse>, Status> {
         let (call, _) = self.edge.receive("Projections/List", request)?;
         let views = self.edge.cluster.projections().await;
         let projections = views.into_iter().map(projection).collect();
         call.answer(Ok(pb::ListProjectionsResponse { projections }))
     }
 
-    async fn show_projection(&self, request: tonic::Request<pb::ShowProjectionRequest>) -> Result<Response<pb::ShowProjectionResponse>, Status> {
+    async fn show_projection(
+        &self,
+        request: tonic::Request<pb::ShowProjectionRequest>,
+    ) -> Result<Response<pb::ShowProjectionResponse>, Status> {
         let (call, request) = self.edge.receive("Projections/Show", request)?;
         let mut views = self.edge.cluster.projections().await;
         views.retain(|view| view.name == request.name);
@@ -45,7 +51,10 @@ impl pb::projections_server::Projections for Projections {
         })
     }
 
-    async fn query_projection(&self, request: tonic::Request<pb::QueryRequest>) -> Result<Response<pb::QueryResponse>, Status> {
+    async fn query_projection(
+        &self,
+        request: tonic::Request<pb::QueryRequest>,
+    ) -> Result<Response<pb::QueryResponse>, Status> {
         let (call, request) = self.edge.receive("Projections/Query", request)?;
         if request.query_json.len() > QUERY_BYTES_MAX {
             let len = request.query_json.len();

@@ -11,8 +11,8 @@ use std::{
 };
 
 use cluster::{
-    AskError, Cluster, Entity, QueryOptions, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned,
-    cluster::fingerprint,
+    AskError, Cluster, Entity, QueryOptions, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext,
+    Versioned, cluster::fingerprint,
 };
 use prost::Message;
 use tonic::{

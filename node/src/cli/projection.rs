@@ -9,7 +9,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 use proto::projection::v1::{
-    ModelCopy, Generation, ListProjectionsRequest, Projection as View, QueryRequest, RebuildRequest, ShowProjectionRequest,
+    Generation, ListProjectionsRequest, ModelCopy, Projection as View, QueryRequest, RebuildRequest,
+    ShowProjectionRequest,
 };
 use serde_json::{Value, json};
 
@@ -209,7 +210,14 @@ fn list_text(projections: &[View]) -> String {
         return "the cluster carries no projection".to_owned();
     }
     let mut rows = table(&[
-        "projection", ">version", "fed by", ">copies", ">answering", ">building", ">most behind", ">stuck",
+        "projection",
+        ">version",
+        "fed by",
+        ">copies",
+        ">answering",
+        ">building",
+        ">most behind",
+        ">stuck",
     ]);
     for view in projections {
         let count = |is: &dyn Fn(&ModelCopy) -> bool| view.copies.iter().filter(|copy| is(copy)).count().to_string();
@@ -233,13 +241,27 @@ fn version_text(view: &View) -> String {
 }
 
 fn show_text(view: &View) -> String {
-    let mut text = format!("{} version {}, fed by {}\n", view.name, version_text(view), view.kinds.join(", "));
+    let mut text = format!(
+        "{} version {}, fed by {}\n",
+        view.name,
+        version_text(view),
+        view.kinds.join(", ")
+    );
     let mut rows = table(&[
-        ">shard", ">node", ">reached", ">lag", ">events", ">rows", "digest", "being built", "last rebuild",
+        ">shard",
+        ">node",
+        ">reached",
+        ">lag",
+        ">events",
+        ">rows",
+        "digest",
+        "being built",
+        "last rebuild",
     ]);
     for copy in &view.copies {
         let serving = copy.serving.as_ref();
-        let number = |of: &dyn Fn(&Generation) -> u64| serving.map_or("-".to_owned(), |serving| of(serving).to_string());
+        let number =
+            |of: &dyn Fn(&Generation) -> u64| serving.map_or("-".to_owned(), |serving| of(serving).to_string());
         rows.add_row([
             copy.shard.to_string(),
             copy.node.to_string(),
@@ -262,7 +284,11 @@ fn show_text(view: &View) -> String {
     text.push_str(&render(&rows));
     for copy in view.copies.iter().filter(|copy| !copy.fault.is_empty()) {
         // Writing to a string cannot fail.
-        let _ = write!(text, "\nshard {} on node {} stands still: {}", copy.shard, copy.node, copy.fault);
+        let _ = write!(
+            text,
+            "\nshard {} on node {} stands still: {}",
+            copy.shard, copy.node, copy.fault
+        );
     }
     text
 }

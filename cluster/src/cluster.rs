@@ -148,6 +148,11 @@ impl Cluster {
         Ok(Self { engine })
     }
 
+    /// For the doors that stand beside what they open.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Adds the gRPC service that peers talk to; the node serves it on its one port.
     #[must_use]
     pub fn add_peer_service(&self, routes: Routes) -> Routes {

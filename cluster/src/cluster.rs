@@ -215,10 +215,6 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
     async fn view(&self, key: &EntityKey, options: &ReadOptions, request: &Request) -> Result<StateView, Error> {
         let query = Query {
             newer_than: options.newer_than,

@@ -65,7 +65,8 @@ impl pb::projections_server::Projections for Projections {
         }
         let options = call.query_options();
         let cluster = &self.edge.cluster;
-        let asked = cluster.query_json(&request.name, &request.query_json, &options, &call.request());
+        let asking = call.request();
+        let asked = cluster.query_json(&request.name, &request.query_json, &options, &asking);
         let answer = asked.await.map(|projected| {
             call.note(Newness {
                 token: None,

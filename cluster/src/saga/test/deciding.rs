@@ -29,8 +29,7 @@ pub(super) struct Decided {
     pub(super) outcome: Outcome,
     /// Commands and calls that it wants.
     pub(super) effects: Vec<RawEffect>,
-    /// Its events, or why not, for people.
-    pub(super) shown: String,
+    pub(super) events: Vec<Bytes>,
 }
 
 impl Deciding {
@@ -44,8 +43,8 @@ impl Deciding {
         }
     }
 
-    pub(super) fn kind(&self) -> &dyn Kind {
-        &*self.kind
+    pub(super) fn kind(&self) -> &Arc<dyn Kind> {
+        &self.kind
     }
 
     pub(super) fn state(&self) -> Bytes {
@@ -69,14 +68,6 @@ impl Deciding {
         if let Err(error) = timer::check(requests, &self.timers) {
             panic!("the engine would not take this decision of {}: {error}", self.key);
         }
-        let shown = match &reply {
-            Ok(_) => events
-                .iter()
-                .map(|event| self.event(event))
-                .collect::<Vec<_>>()
-                .join(", "),
-            Err(rejection) => format!("rejected {}", self.said(Err(rejection))),
-        };
         let outcome = match reply {
             Ok(reply) => Outcome::Replied(reply),
             Err(rejection) => Outcome::Rejected(rejection),
@@ -88,7 +79,7 @@ impl Deciding {
         Decided {
             outcome,
             effects,
-            shown,
+            events,
         }
     }
 
@@ -119,19 +110,20 @@ impl Deciding {
         }
         self.resume(&row.token, outcome)
     }
+}
 
-    fn event(&self, event: &[u8]) -> String {
-        match self.kind.event_json(event) {
-            Ok((name, serde_json::Value::Null)) => name,
-            Ok((name, value)) => format!("{name} {value}"),
-            Err(error) => panic!("{} cannot read its own event: {error}", self.key),
-        }
+/// What came of a command, for people: its events, or the rejection. Only made when somebody looks: it costs more than deciding.
+pub(super) fn shown(kind: &dyn Kind, events: &[Bytes], outcome: &Outcome) -> String {
+    if let Outcome::Rejected(rejection) = outcome {
+        let json = kind.reply_json(Err(rejection));
+        return json.map_or_else(|error| error.to_string(), |json| format!("rejected {json}"));
     }
-
-    fn said(&self, reply: Result<&[u8], &[u8]>) -> String {
-        let json = self.kind.reply_json(reply);
-        json.map_or_else(|error| error.to_string(), |json| json.to_string())
-    }
+    let events = events.iter().map(|event| match kind.event_json(event) {
+        Ok((name, serde_json::Value::Null)) => name,
+        Ok((name, value)) => format!("{name} {value}"),
+        Err(error) => format!("an event that cannot be read: {error}"),
+    });
+    events.collect::<Vec<_>>().join(", ")
 }
 
 /// What is to be done, for people: `stock/tea Reserve {"quantity":3}`.

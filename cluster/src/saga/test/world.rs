@@ -3,12 +3,12 @@
 //! Messages that are under way are a bag from which the seed draws, so nothing may rest on one arriving before another. Time is
 //! virtual: timers fire when nothing is under way any more, and, where a test wants it, at any moment before.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::deciding::{Decided, Deciding, describe};
+use super::deciding::{Decided, Deciding, describe, shown};
 use crate::{
     entity::{
         Effect, Entity, EntityKey, Outcome, Registry,
@@ -92,8 +92,48 @@ pub struct World<O: Outside> {
     effects: usize,
     /// What the fault was done to, as `KIND/ID NAME {…}`; none while it was not.
     pub hit: Option<String>,
-    /// What happened, a line each.
-    pub trace: Vec<String>,
+    trace: Vec<Line>,
+}
+
+/// Something that happened.
+enum Line {
+    Text(String),
+    /// A command was decided: what it was, by whom, and what came of it.
+    Decided {
+        what: What,
+        by: EntityKey,
+        kind: Arc<dyn Kind>,
+        events: Vec<Bytes>,
+        outcome: Outcome,
+    },
+}
+
+enum What {
+    Command(EffectRequest),
+    Outcome,
+    Timer(String),
+}
+
+impl Line {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Decided {
+                what,
+                by,
+                kind,
+                events,
+                outcome,
+            } => {
+                let came = shown(&**kind, events, outcome);
+                match what {
+                    What::Command(request) => format!("{} -> {came}", describe(Some(&**kind), request)),
+                    What::Outcome => format!("outcome -> {by}: {came}"),
+                    What::Timer(name) => format!("timer {by} {name}: {came}"),
+                }
+            }
+        }
+    }
 }
 
 enum Message {
@@ -179,8 +219,9 @@ impl<O: Outside> World<O> {
                 return;
             }
         }
-        let from = self.trace.len().saturating_sub(TOLD_LEN);
-        panic!("there is no end to it:\n{}", self.trace[from..].join("\n"));
+        let lines = self.lines();
+        let from = lines.len().saturating_sub(TOLD_LEN);
+        panic!("there is no end to it:\n{}", lines[from..].join("\n"));
     }
 
     /// The state of one entity.
@@ -222,13 +263,23 @@ impl<O: Outside> World<O> {
         panic!("{message:?}\n{}", self.told())
     }
 
+    /// Adds a line to what happened.
+    pub fn note(&mut self, line: &str) {
+        self.trace.push(Line::Text(line.to_owned()));
+    }
+
+    /// What happened, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        self.trace.iter().map(Line::text).collect()
+    }
+
     /// Everything that happened.
     pub fn told(&self) -> String {
         let fault = match (self.fault, &self.hit) {
             (Some((at, fault)), Some(hit)) => format!("{fault:?} at effect {at}: {hit}\n"),
             _ => String::new(),
         };
-        format!("{fault}{}", self.trace.join("\n"))
+        format!("{fault}{}", self.lines().join("\n"))
     }
 
     /// Lets the timer fire that is due next, up to a time.
@@ -272,7 +323,7 @@ impl<O: Outside> World<O> {
         let entity = self.entities.get_mut(key).expect("it has a timer");
         let command = entity.fire(name, self.now_ms);
         let decided = entity.decide(&command, self.now_ms);
-        self.trace.push(format!("timer {key} {name}: {}", decided.shown));
+        self.took(What::Timer(name.to_owned()), key, &decided);
         assert!(
             matches!(decided.outcome, Outcome::Replied(_)),
             "{key} refused its timer {name}"
@@ -287,11 +338,11 @@ impl<O: Outside> World<O> {
             .expect("whoever waits for an outcome is there");
         let command = entity.resume(token, outcome);
         let decided = entity.decide(&command, self.now_ms);
-        self.trace.push(format!("outcome -> {to}: {}", decided.shown));
+        self.took(What::Outcome, to, &decided);
         assert!(
             matches!(decided.outcome, Outcome::Replied(_)),
             "{to} refused an outcome: {}",
-            decided.shown
+            self.told()
         );
         self.send(to, decided);
     }
@@ -302,7 +353,7 @@ impl<O: Outside> World<O> {
         self.effects += 1;
         if fault.is_some() {
             self.hit = Some(self.describe(&request));
-            self.trace.push(format!("fault {fault:?}"));
+            self.note(&format!("fault {fault:?}"));
         }
         let outcome = match &request {
             EffectRequest::Call { service, request } => self.call(id, service, request, fault),
@@ -333,8 +384,7 @@ impl<O: Outside> World<O> {
     }
 
     fn call(&mut self, id: usize, service: &str, request: &[u8], fault: Option<Fault>) -> Option<Outcome> {
-        self.trace
-            .push(format!("call {service} {}", String::from_utf8_lossy(request)));
+        self.note(&format!("call {service} {}", String::from_utf8_lossy(request)));
         let is_given_up = self.outside.is_given_up(service, request);
         match fault {
             Some(Fault::Fail) if is_given_up => Some(Outcome::Failed("the service is down".to_owned())),
@@ -354,19 +404,32 @@ impl<O: Outside> World<O> {
         let EffectRequest::Command { to, command } = request else {
             panic!("a call to a service is no command")
         };
-        let described = self.describe(request);
         let Some(kind) = self.kinds.get(&to.kind) else {
-            panic!("{described}: no kind is named {}; register it for this test", to.kind)
+            panic!(
+                "{to} is told something, but no kind is named {}; register it for this test",
+                to.kind
+            )
         };
         let entity = self
             .entities
             .entry(to.clone())
             .or_insert_with(|| Deciding::new(to, kind));
         let decided = entity.decide(command, self.now_ms);
-        self.trace.push(format!("{described} -> {}", decided.shown));
+        self.took(What::Command(request.clone()), to, &decided);
         let outcome = decided.outcome.clone();
         self.send(to, decided);
         outcome
+    }
+
+    fn took(&mut self, what: What, by: &EntityKey, decided: &Decided) {
+        let kind = self.entities.get(by).expect("it has decided").kind();
+        self.trace.push(Line::Decided {
+            what,
+            by: by.clone(),
+            kind: Arc::clone(kind),
+            events: decided.events.clone(),
+            outcome: decided.outcome.clone(),
+        });
     }
 
     fn send(&mut self, from: &EntityKey, decided: Decided) {

@@ -4,13 +4,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 9] = [
+const CONTRACTS: [&str; 11] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
     "payment/v1/payment.proto",
     "gateway/v1/gateway.proto",
+    "events/v1/events.proto",
     "history/v1/history.proto",
+    "saga/v1/saga.proto",
     "cluster/v1/admin.proto",
     "cluster/v1/peer.proto",
     "schema/v1/schema.proto",
@@ -22,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".playhouse.cluster.v1")
+        .bytes(".playhouse.events.v1")
         .bytes(".playhouse.history.v1")
         .compile_fds(descriptors)?;
     for contract in CONTRACTS {

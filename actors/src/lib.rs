@@ -10,6 +10,7 @@
 pub mod checkout;
 pub mod customer;
 pub mod ids;
+mod judge;
 pub mod money;
 pub mod order;
 pub mod payment;

@@ -13,6 +13,10 @@ use crate::{
     engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
+    feed::{
+        ConsumeOptions, Consumer, Start, SubscribeOptions, Subscription,
+        groups::{DeadLetterView, GroupView},
+    },
     history::Caller,
     journal::keys::fnv,
     membership::Standing,
@@ -206,6 +210,10 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     async fn view(&self, key: &EntityKey, options: &ReadOptions, request: &Request) -> Result<StateView, Error> {
         let query = Query {
             newer_than: options.newer_than,
@@ -287,6 +295,51 @@ impl Cluster {
         Ok((shown, token))
     }
 
+    /// Begins a subscription to the events of the cluster; see [`feed`](crate::feed).
+    pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, Error> {
+        self.engine.subscribe(options).await
+    }
+
+    /// Joins a consumer group, and creates it if there is none of that name; see [`feed`](crate::feed).
+    pub async fn consume(&self, options: ConsumeOptions) -> Result<Consumer, Error> {
+        self.engine.consume(options).await
+    }
+
+    /// All consumer groups, without the ends of their shards.
+    pub async fn groups(&self) -> Result<Vec<GroupView>, Error> {
+        self.engine.groups().await
+    }
+
+    /// A consumer group; `None` if there is none of that name.
+    pub async fn group(&self, name: &str) -> Result<Option<GroupView>, Error> {
+        self.engine.group(name).await
+    }
+
+    /// Lets a group go on from elsewhere: in these shards, or in all of them if there are none.
+    pub async fn reset_group(&self, name: &str, start: &Start, shards: &[u32]) -> Result<(), Error> {
+        self.engine.reset_group(name, start, shards).await
+    }
+
+    /// Deletes a group without members.
+    pub async fn delete_group(&self, name: &str) -> Result<(), Error> {
+        self.engine.delete_group(name).await
+    }
+
+    /// What a group has put aside, the oldest first; `None` if there is no such group.
+    pub async fn dead_letters(&self, group: &str) -> Result<Option<Vec<DeadLetterView>>, Error> {
+        self.engine.dead_letters(group).await
+    }
+
+    /// One dead letter with its events; `None` if there is no such group or letter.
+    pub async fn dead_letter(&self, group: &str, id: u64) -> Result<Option<DeadLetterView>, Error> {
+        self.engine.dead_letter(group, id).await
+    }
+
+    /// Hands a dead letter to its group once more, or skips it for good.
+    pub async fn lift_dead_letter(&self, group: &str, id: u64, skip: bool) -> Result<(), Error> {
+        self.engine.lift_dead_letter(group, id, skip).await
+    }
+
     /// What the cluster's journal may hold, and the build of each node, as this node last heard it.
     pub fn schema(&self) -> SchemaView {
         self.engine.schema()
@@ -318,7 +371,7 @@ impl Cluster {
         shard: u32,
         kind: &str,
     ) -> Result<mpsc::Receiver<Result<pb::ScannedEntity, Error>>, Error> {
-        let mut rows = self.engine.scan(shard, kind).await?;
+        let mut rows = self.engine.scan(shard, kind, "").await?;
         let (sender, receiver) = mpsc::channel(SCAN_AHEAD_LEN);
         let cluster = self.clone();
         tokio::spawn(async move {

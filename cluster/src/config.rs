@@ -106,6 +106,8 @@ pub struct Limits {
     pub effect_depth_max: u32,
     /// Effects of others that one entity keeps in mind because they may come again.
     pub effect_requests_max: usize,
+    /// Subscriptions and consumers that this node may serve at one time.
+    pub subscriptions_max: usize,
     /// How often it is looked for histories that are longer or older than their kind keeps them.
     pub retention_interval_ms: u64,
 }
@@ -139,6 +141,7 @@ impl Default for Limits {
             outbox_len_max: 16_384,
             effect_depth_max: 64,
             effect_requests_max: 20_000,
+            subscriptions_max: 64,
             retention_interval_ms: 600_000,
         }
     }

@@ -71,6 +71,7 @@ pub mod config;
 mod engine;
 pub mod entity;
 pub mod error;
+pub mod feed;
 pub mod history;
 mod journal;
 pub mod local;

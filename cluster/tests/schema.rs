@@ -174,9 +174,36 @@ async fn ask<E: Entity>(node: &Node, id: &str, command: &E::Command, request: &s
 async fn restart(nodes: &mut Vec<Node>, number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) {
     let place = usize::from(number) - 1;
     nodes.remove(place).stop().await;
-    let node = engines::start(number, addresses, folder, SHARDS, build, Services::new()).await;
-    node.cluster.ready(Duration::from_secs(20)).await.expect("it is ready");
-    nodes.insert(place, node);
+    nodes.insert(place, start(number, addresses, folder, build).await);
+}
+
+/// Starts a node; one that was stopped in this process just now may not have let go of its folder yet.
+async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> Node {
+    for _ in 0..100 {
+        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+            Ok(node) => {
+                let ready = node.cluster.ready(Duration::from_secs(20)).await;
+                ready.expect("it is ready");
+                return node;
+            }
+            Err(StartError::Data(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("node {number}: {error}"),
+        }
+    }
+    panic!("node {number} does not let go of its folder")
+}
+
+/// Why a build is refused that is started on a node's folder.
+async fn refusal(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> String {
+    for _ in 0..100 {
+        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+            Err(StartError::Schema(reason)) => return reason,
+            Err(StartError::Data(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("node {number}: {error}"),
+            Ok(_) => panic!("node {number} is let in"),
+        }
+    }
+    panic!("node {number} does not let go of its folder")
 }
 
 /// Deposits with a note through a node of the new build, and without one through a node of the old build.
@@ -219,13 +246,7 @@ async fn an_old_node_beside_a_new_one_loses_no_field() {
         ask::<old::Account>(&nodes[0], &format!("a{account}"), &command, &format!("alone-{account}")).await;
     }
     tokio::time::sleep(Duration::from_millis(800)).await;
-    let node = engines::start(1, &addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
-    nodes.insert(0, node);
-    nodes[0]
-        .cluster
-        .ready(Duration::from_secs(20))
-        .await
-        .expect("it is ready");
+    nodes.insert(0, start(1, &addresses, folder.path(), new_build()).await);
     deposit(&nodes, 0, 1, 2).await;
     for number in [2, 3] {
         restart(&mut nodes, number, &addresses, folder.path(), new_build()).await;
@@ -315,24 +336,17 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
         "{checked:?}"
     );
     nodes.pop().expect("three").stop().await;
-    let refused = engines::try_start(3, addresses, folder.path(), SHARDS, old_build()).await;
-    let Err(StartError::Schema(reason)) = refused else {
-        panic!("an old build is refused")
-    };
+    let reason = refusal(3, addresses, folder.path(), old_build()).await;
     assert!(reason.contains("event Frozen version 1 of account"), "{reason}");
     assert!(reason.contains("event Closed version 2 of account"), "{reason}");
-    let refused = engines::try_start(3, addresses, folder.path(), SHARDS, Registry::new()).await;
-    let Err(StartError::Schema(reason)) = refused else {
-        panic!("a build without a kind is refused")
-    };
+    let reason = refusal(3, addresses, folder.path(), Registry::new()).await;
     assert!(reason.contains("the kind account"), "{reason}");
     let refused = engines::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
     let Err(StartError::Join(reason)) = refused else {
         panic!("an old build is not let in")
     };
     assert!(reason.contains("event Frozen version 1 of account"), "{reason}");
-    let back = engines::start(3, addresses, folder.path(), SHARDS, new_build(), Services::new()).await;
-    nodes.push(back);
+    nodes.push(start(3, addresses, folder.path(), new_build()).await);
     for node in nodes {
         node.stop().await;
     }

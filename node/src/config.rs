@@ -247,6 +247,7 @@ impl NodeFile {
             ("outbox_len_max", limits.outbox_len_max as u64),
             ("effect_depth_max", u64::from(limits.effect_depth_max)),
             ("effect_requests_max", limits.effect_requests_max as u64),
+            ("subscriptions_max", limits.subscriptions_max as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return fault(&format!("cluster.limits.{key}"), "is 0; it must be more".to_owned());

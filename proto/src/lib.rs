@@ -31,9 +31,19 @@ pub mod gateway {
         tonic::include_proto!("playhouse.gateway.v1");
     }
 }
+pub mod events {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.events.v1");
+    }
+}
 pub mod history {
     pub mod v1 {
         tonic::include_proto!("playhouse.history.v1");
+    }
+}
+pub mod saga {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.saga.v1");
     }
 }
 pub mod cluster {

@@ -28,6 +28,8 @@ pub(crate) enum Bench {
     Million,
     /// Ten times the load at which goodput peaks.
     Overload,
+    /// A subscriber that is killed again and again, and what it costs those who write.
+    Subscribers,
 }
 
 /// Measure a cluster. Without `--address` each bench starts one of its own, in a temporary folder (see TMPDIR).
@@ -76,6 +78,12 @@ pub(crate) struct Arguments {
     /// `million`: how many entities.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     pub(crate) entities: u64,
+    /// `subscribers`: how many events.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(crate) events: u64,
+    /// `subscribers`: how often the subscriber is killed meanwhile.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) kills: u64,
     /// Threads of the load generator.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) threads: usize,

@@ -23,6 +23,7 @@ mod overload;
 mod process;
 mod split;
 mod start;
+mod subscribers;
 mod target;
 mod workload;
 
@@ -60,6 +61,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
             Bench::Changes => changes::run(arguments).await?,
             Bench::Million => million::run(arguments).await?,
             Bench::Overload => overload::run(arguments).await?,
+            Bench::Subscribers => subscribers::run(arguments).await?,
         }
     }
     Ok(())

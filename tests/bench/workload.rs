@@ -77,6 +77,6 @@ impl Workload {
     }
 }
 
-fn sku(item: u64) -> String {
+pub(crate) fn sku(item: u64) -> String {
     format!("S{item}")
 }

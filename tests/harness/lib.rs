@@ -5,10 +5,12 @@ mod cluster;
 mod command;
 mod invoices;
 mod ports;
+mod subscriber;
 
 pub use cluster::TestCluster;
 pub use command::{Finished, playhouse};
 pub use invoices::{Invoices, invoices};
+pub use subscriber::Subscriber;
 
 /// The path of the program under test. Cargo tells it to the tests only, so this is a macro.
 #[macro_export]

@@ -61,12 +61,12 @@ fn place(
     let total = total_of(&lines, currency)?;
     let mut plan = Plan::<Order>::new(state);
     plan.record(Event::Placed { customer, lines, total });
-    let start = checkout::Command::Start {
+    let start = checkout::Command::Start(checkout::Input {
         customer: plan.state().customer.clone(),
         lines: plan.state().merged(),
         total,
         card,
-    };
+    });
     plan.send(Effect::tell::<Checkout>(order, &start));
     Ok(plan.reply(Reply::Status(Status::Pending)))
 }
@@ -148,10 +148,10 @@ fn settle(state: &State, unpaid: Option<String>, order: &OrderId) -> Decision<Or
         let why = format!("payment_not_captured: {reason}");
         plan.record(Event::SettledUnpaid { reason });
         for return_id in waiting {
-            let withdrew = returns::Command::OrderWithdrew {
+            let withdrew = returns::Command::Signal(returns::Signal::OrderWithdrew {
                 order: order.clone(),
                 reason: why.clone(),
-            };
+            });
             plan.send(Effect::tell::<Return>(&return_id, &withdrew));
             plan.record(Event::ReturnUndone { return_id });
         }
@@ -161,7 +161,7 @@ fn settle(state: &State, unpaid: Option<String>, order: &OrderId) -> Decision<Or
     } else {
         plan.record(Event::Settled);
         for return_id in waiting {
-            let settled = returns::Command::OrderSettled { order: order.clone() };
+            let settled = returns::Command::Signal(returns::Signal::OrderSettled { order: order.clone() });
             plan.send(Effect::tell::<Return>(&return_id, &settled));
         }
     }

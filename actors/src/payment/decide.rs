@@ -270,13 +270,16 @@ fn refund_came_back(state: &State, reference: String, said: Said, id: &str) -> D
         Notify::Order => Effect::tell::<Order>(id, &order::Command::Payment(notice)),
         Notify::Return { return_id, order } => {
             let order = order.clone();
-            Effect::tell::<Return>(return_id, &returns::Command::Payment { order, notice })
+            Effect::tell::<Return>(
+                return_id,
+                &returns::Command::Signal(returns::Signal::Payment { order, notice }),
+            )
         }
     })
 }
 
 fn tell_checkout(id: &str, notice: Notice) -> Effect<Payment> {
-    Effect::tell::<Checkout>(id, &checkout::Command::Payment(notice))
+    Effect::tell::<Checkout>(id, &checkout::Command::Signal(checkout::Signal::Payment(notice)))
 }
 
 fn void_at_provider(id: &str) -> Effect<Payment> {

@@ -77,7 +77,11 @@ fn expire(state: &State, context: &Context) -> Decision<StockItem> {
     let asks = orders.iter().map(|order| {
         let sku = context.key.id.to_string();
         let token = Token::Asked { order: order.clone() };
-        Effect::ask::<Checkout>(order, &checkout::Command::HeldForItsTime { sku }, token)
+        Effect::ask::<Checkout>(
+            order,
+            &checkout::Command::Signal(checkout::Signal::HeldForItsTime { sku }),
+            token,
+        )
     });
     let effects: Vec<_> = asks
         .chain(first_left.map(|due_ms| Effect::set_timer(EXPIRY, due_ms, Token::Expiry)))

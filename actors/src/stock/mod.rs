@@ -132,10 +132,11 @@ impl Entity for StockItem {
             Token::Expiry => Command::Expire,
             Token::Asked { order } => Command::CheckoutSaid {
                 order,
-                // One that could not be asked is asked again later.
+                // There is no such checkout, or it is undone: nobody wants what is promised. One that could not be asked is
+                // asked again later.
                 is_over: matches!(
                     outcome.answer::<Checkout>(),
-                    Answer::Replied(checkout::Reply::NotWanted)
+                    Answer::Replied(checkout::Phase::New | checkout::Phase::Undone)
                 ),
             },
         }

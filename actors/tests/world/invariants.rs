@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actors::{
     OrderId, Sku,
-    checkout::{self, Checkout},
+    checkout::{Checkout, Phase},
     customer::Customer,
     order::{self, Order},
     payment::{self, Payment},
@@ -33,14 +33,17 @@ pub(crate) fn check(world: &World) {
 /// What entities say must not have happened and did.
 pub(crate) fn problems(world: &World) -> Vec<String> {
     let orders = world.all::<Order>().into_iter().flat_map(|(_, order)| order.problems);
+    let told = |(step, reason)| format!("{step}: {reason}");
     let checkouts = world
         .all::<Checkout>()
         .into_iter()
-        .flat_map(|(_, checkout)| checkout.problems);
+        .flat_map(|(_, checkout)| checkout.problems)
+        .map(told);
     let returns = world
         .all::<Return>()
         .into_iter()
-        .flat_map(|(_, entity)| entity.problems);
+        .flat_map(|(_, entity)| entity.problems)
+        .map(told);
     let payments = (world.all::<Payment>().into_iter())
         .filter(|(_, payment)| payment.void_failed.is_some())
         .map(|(id, _)| format!("payment {id}: void failed"));
@@ -56,12 +59,7 @@ macro_rules! hold {
 }
 
 fn sagas_ended(world: &World) {
-    for (id, checkout) in world.all::<Checkout>() {
-        hold!(world, checkout.ended, "checkout {id} has not ended: {checkout:?}");
-    }
-    for (id, entity) in world.all::<Return>() {
-        hold!(world, entity.ended, "return {id} has not ended: {entity:?}");
-    }
+    world.all_sagas_ended();
     for (id, order) in world.all::<Order>() {
         let pends = matches!(order.status, order::Status::Pending);
         hold!(
@@ -88,7 +86,7 @@ fn stock_conserved(world: &World) {
 }
 
 fn never_charged_twice(world: &World) {
-    for (order, account) in &world.provider.accounts {
+    for (order, account) in &world.outside.accounts {
         hold!(
             world,
             account.authorisations <= 1,
@@ -151,7 +149,7 @@ fn money_is_what_orders_cost(world: &World) {
 }
 
 fn books_agree(world: &World) {
-    for (id, account) in &world.provider.accounts {
+    for (id, account) in &world.outside.accounts {
         let payment = world.state::<Payment>(id);
         let ours = (payment.captured.minor, payment.refunded.minor);
         let theirs = (account.captured, account.refunded);
@@ -197,7 +195,7 @@ fn customers_know_what_can_come_back(world: &World) {
 fn ends_agree(world: &World) {
     for (id, checkout) in world.all::<Checkout>() {
         let order = world.state::<Order>(&id);
-        let completed = checkout.end == Some(checkout::End::Completed);
+        let completed = checkout.phase == Phase::Completed;
         hold!(
             world,
             completed == (order.settled && !order.unpaid),
@@ -215,11 +213,7 @@ fn ends_agree(world: &World) {
             .filter(|(return_id, _)| ***return_id == *id)
             .map(|(_, taken)| taken.refund.minor)
             .sum();
-        let expected = if entity.end == Some(returns::End::Completed) {
-            entity.refunded.minor
-        } else {
-            0
-        };
+        let expected = returns::refunded_of(&entity).minor;
         hold!(
             world,
             refunds == expected,
@@ -227,7 +221,7 @@ fn ends_agree(world: &World) {
         );
         hold!(
             world,
-            entity.reason.is_some() == (entity.end == Some(returns::End::Refused)),
+            entity.reason.is_some() == (entity.phase == Phase::Undone),
             "return {id} is refused without a reason: {entity:?}"
         );
     }

@@ -2,13 +2,14 @@
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
-//! replicas of this node), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
+//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
 //! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people),
 //! [`history`] (what was recorded of an entity), [`forget`] (how it is forgotten, and the proof of it), [`retention`] (how its beginning
 //! is let go), [`audit`] (who has looked at it).
 
 mod audit;
 mod call;
+mod feed;
 pub(crate) mod forget;
 mod groups;
 mod health;
@@ -19,6 +20,7 @@ mod refused;
 mod retention;
 mod roster;
 mod route;
+pub(crate) mod sagas;
 pub(crate) mod schema;
 mod start;
 pub(crate) mod status;
@@ -89,6 +91,8 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// Subscriptions that may still begin.
+    subscriptions: Arc<Semaphore>,
     /// Who has looked at what, and changed what by hand.
     auditor: Auditor,
     /// What is to be written anew at the next start.
@@ -135,6 +139,10 @@ impl Engine {
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Arc<Semaphore> {
+        &self.subscriptions
     }
 
     pub(crate) fn shards(&self) -> u32 {

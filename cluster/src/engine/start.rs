@@ -22,6 +22,7 @@ use crate::{
     codec,
     config::{Config, NodeId},
     entity::Registry,
+    feed::group::{self, Group},
     history::audit::{Audit, RETENTION},
     membership::{
         Map, Roster,
@@ -97,6 +98,7 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
             erasure: Arc::new(erasure),
             auditor: Auditor::default(),
             histories: Semaphore::new(super::history::HISTORIES_IN_FLIGHT_MAX),
@@ -108,8 +110,13 @@ impl Engine {
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
             config,
-            registry: (registry.with::<Roster>().with::<Dependency>().with::<Audit>())
-                .with_retention::<Audit>(RETENTION),
+            registry: (registry
+                .with::<Roster>()
+                .with::<Dependency>()
+                .with::<Group>()
+                .with::<Audit>())
+            .with_retention::<Audit>(RETENTION)
+            .with_retention::<Group>(group::RETENTION),
             services,
             identity: Arc::new(identity),
             mailbox,

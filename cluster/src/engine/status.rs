@@ -15,7 +15,10 @@ use tokio::{
 use tonic::Status;
 
 use super::Engine;
-use crate::{config::NodeId, error::Error, placement::plan::steps_left, replication::node_of, shard::replica::Route};
+use crate::{
+    config::NodeId, entity::EntityKey, error::Error, placement::plan::steps_left, replication::node_of,
+    shard::replica::Route,
+};
 
 /// How long another node may take to tell of itself.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -285,11 +288,12 @@ impl Engine {
         *self.routes[shard as usize].borrow()
     }
 
-    /// The entities of a shard, from whichever node leads it.
+    /// The entities of a shard of a kind after this id, from whichever node leads it.
     pub(crate) async fn scan(
         self: &Arc<Self>,
         shard: u32,
         kind: &str,
+        after_id: &str,
     ) -> Result<mpsc::Receiver<Result<pb::ScanResponse, Error>>, Error> {
         if shard > self.shards() {
             return Err(Error::Invalid {
@@ -311,10 +315,10 @@ impl Engine {
             .ok_or_else(|| unavailable("has no leader".to_owned()))?;
         let (sender, receiver) = mpsc::channel(4);
         if leader == self.node() {
-            let (engine, kind) = (Arc::clone(self), kind.to_owned());
+            let (engine, kind, after_id) = (Arc::clone(self), kind.to_owned(), after_id.to_owned());
             let (pages, mut queue) = mpsc::channel(4);
             tokio::spawn(async move {
-                if let Err(status) = engine.scan_here(shard, &kind, &pages).await {
+                if let Err(status) = engine.scan_here(shard, &kind, &after_id, &pages).await {
                     let _ = pages.send(Err(status)).await;
                 }
             });
@@ -334,6 +338,7 @@ impl Engine {
             let request = pb::ScanRequest {
                 shard,
                 kind: kind.to_owned(),
+                after_id: after_id.to_owned(),
             };
             let pages = peer.client.clone().scan(request).await;
             let mut pages = pages
@@ -356,12 +361,13 @@ impl Engine {
         self: &Arc<Self>,
         shard: u32,
         kind: &str,
+        after_id: &str,
         pages: &mpsc::Sender<Result<pb::ScanResponse, Status>>,
     ) -> Result<(), Status> {
         let not_here = || Status::unavailable(format!("shard {shard} is not led by node {}", self.node()));
         let replica = self.replica(shard).ok_or_else(not_here)?;
         replica.confirm().await.map_err(|_| not_here())?;
-        let mut after = None;
+        let mut after = EntityKey::new(kind, after_id).ok();
         loop {
             let keys = replica
                 .state()

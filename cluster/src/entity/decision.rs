@@ -172,7 +172,7 @@ impl<E: Entity> Effect<E> {
     }
 }
 
-fn command_to<T: Entity>(id: &str, command: &T::Command) -> EffectRequest {
+pub(crate) fn command_to<T: Entity>(id: &str, command: &T::Command) -> EffectRequest {
     EffectRequest::Command {
         to: EntityKey {
             kind: T::KIND.into(),

@@ -8,7 +8,7 @@ use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
     history::Retention,
-    saga,
+    saga::outline::{About, Brief, Outline},
     schema::{
         Part, Stored,
         card::Card,
@@ -47,8 +47,12 @@ pub(crate) trait Kind: Send + Sync {
     fn command_json(&self, command: &[u8]) -> Result<serde_json::Value, DecodeError>;
     /// A reply or a rejection as JSON, for people.
     fn reply_json(&self, reply: Result<&[u8], &[u8]>) -> Result<serde_json::Value, DecodeError>;
-    /// How to ask it about itself, if it is a saga.
-    fn saga(&self) -> Option<saga::Described>;
+    /// The saga at this state in one line, if it is one.
+    fn saga_brief(&self, state: &[u8]) -> Result<Option<Brief>, DecodeError>;
+    /// What can be told of the saga of this id at this state, if it is one.
+    fn saga_outline(&self, id: &str, state: &[u8]) -> Result<Option<Outline>, DecodeError>;
+    /// The command that has a saga try again at once, if it is one.
+    fn saga_nudge(&self) -> Option<Bytes>;
     /// The event's name and its JSON, for people.
     fn event_json(&self, event: &[u8]) -> Result<(String, serde_json::Value), DecodeError>;
     /// What its stored values look like, and their versions.
@@ -109,7 +113,7 @@ impl Registry {
         if let Err(fault) = policy.check() {
             panic!("the policy of {}: {fault}", E::KIND);
         }
-        if let Some(Err(error)) = E::described().map(|saga| (saga.check)()) {
+        if let Some(Err(error)) = E::saga().map(|about| (about.check)()) {
             panic!("the table of the saga {}: {error}", E::KIND);
         }
         let kind = Arc::new(Typed::<E>::new());
@@ -152,6 +156,15 @@ impl Registry {
         self.kinds
             .get(kind)
             .map_or(Retention::FOR_EVER, |carried| carried.retention)
+    }
+
+    /// The names of the kinds that are sagas, in order.
+    pub(crate) fn sagas(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let kinds = self
+            .kinds
+            .iter()
+            .filter(|(_, carried)| carried.kind.saga_nudge().is_some());
+        kinds.map(|(name, _)| *name)
     }
 
     /// The names of all kinds, in order.
@@ -242,6 +255,25 @@ impl<E: Entity> Kind for Typed<E> {
         Ok(versioned::encode::<E>(Part::Command, &E::resume(token, outcome)))
     }
 
+    fn saga_brief(&self, state: &[u8]) -> Result<Option<Brief>, DecodeError> {
+        let about = E::saga().map(|about: About| about.brief);
+        about.map_or(Ok(None), |brief| {
+            Ok(brief(&versioned::decode::<E, E::State>(Part::State, state)?))
+        })
+    }
+
+    fn saga_outline(&self, id: &str, state: &[u8]) -> Result<Option<Outline>, DecodeError> {
+        let about = E::saga().map(|about| about.outline);
+        about.map_or(Ok(None), |outline| {
+            Ok(outline(id, &versioned::decode::<E, E::State>(Part::State, state)?))
+        })
+    }
+
+    fn saga_nudge(&self) -> Option<Bytes> {
+        let command = (E::saga()?.nudge)().downcast::<E::Command>().ok()?;
+        Some(versioned::encode::<E>(Part::Command, &*command))
+    }
+
     fn described(&self) -> &Described {
         &self.described
     }
@@ -267,10 +299,6 @@ impl<E: Entity> Kind for Typed<E> {
             Part::State => unknown::<E::State>(bytes),
             Part::Token => unknown::<E::Token>(bytes),
         }
-    }
-
-    fn saga(&self) -> Option<saga::Described> {
-        E::described()
     }
 
     fn state_json(&self, state: &[u8]) -> Result<serde_json::Value, DecodeError> {

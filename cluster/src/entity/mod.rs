@@ -84,7 +84,7 @@ pub trait Entity: Sized + Send + Sync + 'static {
 
     /// What the engine can tell of it beyond this, if it is a saga ([`crate::saga`]). Not for authors to implement.
     #[doc(hidden)]
-    fn described() -> Option<crate::saga::Described> {
+    fn saga() -> Option<crate::saga::About> {
         None
     }
 }

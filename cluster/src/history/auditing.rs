@@ -60,7 +60,7 @@ impl Cluster {
 
     /// What the nodes have noted whose entity lives in a shard.
     async fn states(&self, shard: u32) -> Result<Vec<audit::State>, Error> {
-        let mut pages = self.engine.scan(shard, audit::Audit::KIND).await?;
+        let mut pages = self.engine.scan(shard, audit::Audit::KIND, "").await?;
         let mut states = Vec::new();
         while let Some(page) = pages.recv().await {
             for row in page?.rows {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decided, TakenEffects, forget,
+    Decided, TakenEffects, feed, forget,
     keys::{self, EntityRow, HISTORY_ROW_LEN_MAX, KeptRequest, Meta, REQUEST_BLOCK_LEN},
     rebuild,
     shard::{is_unwritten, read_row, stored_history},
@@ -64,6 +64,7 @@ pub(crate) fn batch(
             None => batch.remove(keys::quarantine(key)),
         }
     }
+    feed::rows::write(store, &tail.feed, &mut batch)?;
     batch.put(keys::META.to_vec(), keys::encode(meta));
     Ok(batch)
 }

@@ -8,6 +8,7 @@
 //! | requests | `q` kind 0 id 0 block (8 bytes, big endian) | [`REQUEST_BLOCK_LEN`] [`KeptRequest`]s |
 //! | outbox | `o` effect id | [`OutboxRow`](super::OutboxRow) |
 //! | timer | `t` kind 0 id 0 name | [`TimerKey`] and [`TimerRow`](super::TimerRow) |
+//! | feed | `f` index (8 bytes, big endian) place (4 bytes, big endian) | a [`FeedRow`](super::feed::rows::FeedRow) that begins there |
 //! | base | `b` kind 0 id | the [`Base`](crate::history::Base) of an entity whose first records are gone |
 //! | quarantine | `x` kind 0 id | the [`EntityKey`] and its [`QuarantineRow`](super::quarantine::QuarantineRow) |
 //!
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     EffectId, TimerKey, Tombstone,
+    feed::Position,
     senders::{KeptEffect, Sender},
 };
 use crate::{
@@ -36,6 +38,7 @@ pub(crate) const ENTITIES: &[u8] = b"e";
 pub(crate) const OUTBOX: &[u8] = b"o";
 pub(crate) const TIMERS: &[u8] = b"t";
 pub(crate) const QUARANTINE: &[u8] = b"x";
+pub(crate) const FEED: &[u8] = b"f";
 
 /// What is true of the whole shard at a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,9 @@ pub(crate) struct Meta {
     /// Tells this journal from that of another cluster with the same positions; 0 until the first leader has drawn it.
     #[serde(default)]
     pub(crate) mark: u64,
+    /// The last position at which an entity was forgotten; 0 where none was.
+    #[serde(default)]
+    pub(crate) forgotten_at: u64,
 }
 
 /// An entity at a checkpoint.
@@ -204,6 +210,22 @@ pub(crate) fn quarantine(key: &EntityKey) -> Vec<u8> {
     row(b'x', key)
 }
 
+pub(crate) fn feed(first: Position) -> Vec<u8> {
+    let mut key = FEED.to_vec();
+    key.extend_from_slice(&first.index.to_be_bytes());
+    key.extend_from_slice(&first.place.to_be_bytes());
+    key
+}
+
+/// Where the feed row of a key begins.
+pub(crate) fn feed_position(row_key: &[u8]) -> Option<Position> {
+    let (index, place) = row_key.strip_prefix(FEED)?.split_at_checked(8)?;
+    Some(Position {
+        index: u64::from_be_bytes(index.try_into().ok()?),
+        place: u32::from_be_bytes(place.try_into().ok()?),
+    })
+}
+
 fn row(tag: u8, key: &EntityKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.kind.len() + key.id.len() + 11);
     out.push(tag);
@@ -259,6 +281,9 @@ mod tests {
         };
         assert_eq!(timer(&timer_key), b"torder\0a/b\0expiry");
         assert_eq!(quarantine(&key), b"xorder\0a/b");
+        let position = Position { index: 258, place: 3 };
+        assert_eq!(feed(position), b"f\0\0\0\0\0\0\x01\x02\0\0\0\x03");
+        assert_eq!(feed_position(&feed(position)), Some(position));
         assert_eq!(base(&key), b"border\0a/b");
         assert!(timer(&timer_key).starts_with(&timers_of(&key)) && outbox(&effect).starts_with(&outbox_of(&key)));
         assert!(requests(&key, 1).starts_with(&requests_of(&key)));

@@ -4,7 +4,7 @@
 //! reads), [`loading`] (what is needed to bring an entity to life), [`rebuild`] (its state from all of its events), [`history`] (its records,
 //! page by page), [`forget`] (how all or the beginning of it is let go), [`timers`] (what records do to timers), [`quarantine`]
 //! (which entities are put aside), [`tail`] (what was applied since the last checkpoint), [`checkpoint`] (how the tail reaches
-//! the state store), [`keys`] (every stored key and value with its layout), [`chain`] (how deep a command is in a chain of
+//! the state store), [`feed`] (the order of all events of the shard), [`keys`] (every stored key and value with its layout), [`chain`] (how deep a command is in a chain of
 //! effects), [`senders`] (which effects of others an entity has taken).
 //!
 //! All of it is pure but for the [`StateStore`](crate::store::StateStore) it is given: the same code runs in a node and in
@@ -12,6 +12,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod checkpoint;
+pub(crate) mod feed;
 pub(crate) mod forget;
 pub(crate) mod history;
 pub(crate) mod keys;

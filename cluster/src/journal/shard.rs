@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow, Tombstone,
+    feed::{Fed, Position},
     keys::{self, EntityRow, Head, Meta},
     loading::Loading,
     quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
@@ -115,12 +116,12 @@ impl Shard {
             self.meta.applied.0
         );
         let mut applied = AppliedEntry::default();
-        for record in batch::unpack(data) {
+        for (place, record) in (0..).zip(batch::unpack(data)) {
             let record = record
                 .ok_or_else(|| "cut short".to_owned())
                 .and_then(|bytes| Record::decode(&bytes).map(|record| (bytes.len(), record)))
                 .map_err(|reason| StoreError::Failed(format!("the journal's entry {index} is unreadable: {reason}")))?;
-            let taken = self.apply_record(index, record, &mut applied)?;
+            let taken = self.apply_record(Position { index, place }, record, &mut applied)?;
             applied.taken.push(taken);
         }
         if let Some(members) = members {
@@ -138,7 +139,7 @@ impl Shard {
 
     fn apply_record(
         &mut self,
-        index: u64,
+        position: Position,
         (len, record): (usize, Record),
         applied: &mut AppliedEntry,
     ) -> Result<bool, StoreError> {
@@ -172,11 +173,11 @@ impl Shard {
                     return Ok(false);
                 };
                 self.change_timers(&decided, fired.as_deref(), applied);
-                self.take(index, decided, head, len, applied);
+                self.take(position, decided, head, len, applied);
                 Ok(true)
             }
-            Record::Quarantined(quarantined) => self.quarantine(*quarantined, index, len),
-            Record::Forgotten(forgotten) => self.forget(*forgotten, index, applied),
+            Record::Quarantined(quarantined) => self.quarantine(*quarantined, position.index, len),
+            Record::Forgotten(forgotten) => self.forget(*forgotten, position.index, applied),
             Record::Trimmed(trimmed) => self.trim(*trimmed, len),
         }
     }
@@ -200,7 +201,7 @@ impl Shard {
         self.tail.quarantine.insert(key, row);
     }
 
-    fn take(&mut self, index: u64, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
+    fn take(&mut self, position: Position, decided: Decided, head: Head, len: usize, applied: &mut AppliedEntry) {
         for id in &decided.acknowledges {
             self.acknowledge(id);
         }
@@ -217,7 +218,7 @@ impl Shard {
                 effect: effect.clone(),
                 at_ms: decided.at_ms,
                 trace: decided.trace,
-                born: index,
+                born: position.index,
                 chain: decided.chain.clone(),
             });
             note_open(&mut self.open_to, &row, true);
@@ -250,7 +251,15 @@ impl Shard {
             version: head.version + decided.events.len() as u64,
             activation: decided.activation,
         };
-        entity.records.push(Arc::new(decided));
+        let record = Arc::new(decided);
+        if !record.events.is_empty() {
+            self.tail.feed.push(Fed {
+                position,
+                first_version: head.version + 1,
+                record: Arc::clone(&record),
+            });
+        }
+        entity.records.push(record);
         self.tail.bytes += len;
     }
 
@@ -307,15 +316,16 @@ impl Shard {
         };
         let head = keys::decode_head(&row_key, &row)?;
         // Nothing else of the row is read for the others.
-        let forgotten = match head.is_of_forgotten() {
-            true => keys::decode::<EntityRow>(&row_key, &row)?.forgotten,
-            false => None,
+        let forgotten = if head.is_of_forgotten() {
+            keys::decode::<EntityRow>(&row_key, &row)?.forgotten
+        } else {
+            None
         };
         Ok((head, forgotten.map(|tombstone| Arc::new(*tombstone))))
     }
 
     /// The tails, the newest first.
-    fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
+    pub(super) fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
         std::iter::once(&self.tail).chain(self.frozen.as_deref())
     }
 

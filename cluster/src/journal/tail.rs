@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, EffectId, OutboxRow, TimerKey, TimerRow, Tombstone, keys::Head, quarantine::QuarantineRow};
+use super::{
+    Decided, EffectId, OutboxRow, TimerKey, TimerRow, Tombstone, feed::Fed, keys::Head, quarantine::QuarantineRow,
+};
 use crate::{entity::EntityKey, history::Base};
 
 /// An entity's part of the tail.
@@ -41,6 +43,8 @@ pub(crate) struct Tail {
     pub(crate) timers: BTreeMap<TimerKey, TailTimer>,
     /// Rows of entities that are or were quarantined which changed, or went (none).
     pub(crate) quarantine: BTreeMap<EntityKey, Option<Arc<QuarantineRow>>>,
+    /// Records with events, in the order of the journal.
+    pub(crate) feed: Vec<Fed>,
     /// An entity was forgotten: the log that is behind this tail is to be cut whole.
     pub(crate) forgets: bool,
     /// Bytes of the records.

@@ -202,7 +202,9 @@ impl<S: Saga> Deciding<'_, S> {
     fn late(&self, step: Step, verdict: &Verdict<S::Fact>) -> Decision<S> {
         let has_undo = table::stage::<S>(step.stage()).undo.is_some();
         match verdict {
-            Verdict::Done | Verdict::Learned(_) | Verdict::Partly(_) | Verdict::Failed(_) if has_undo => {
+            Verdict::Done | Verdict::Learned(_) | Verdict::Partly(_) | Verdict::LeaveOut(_) | Verdict::Failed(_)
+                if has_undo =>
+            {
                 self.take(Event::Late { step, next: None })
             }
             _ => self.nothing(),
@@ -214,9 +216,10 @@ impl<S: Saga> Deciding<'_, S> {
             Verdict::Done | Verdict::Learned(_) | Verdict::Underway | Verdict::Partly(_) => {
                 self.take(Event::Undone { step, next: None })
             }
-            Verdict::Refused(reason) | Verdict::StartOver(reason) | Verdict::Failed(reason) => {
-                self.try_later(step, reason)
-            }
+            Verdict::Refused(reason)
+            | Verdict::StartOver(reason)
+            | Verdict::LeaveOut(reason)
+            | Verdict::Failed(reason) => self.try_later(step, reason),
         }
     }
 
@@ -242,7 +245,10 @@ impl<S: Saga> Deciding<'_, S> {
             Verdict::Learned(fact) => self.done(step, Some(fact)),
             Verdict::Refused(reason) if at <= point => self.take(refused(step, reason, false, false)),
             Verdict::StartOver(reason) if at <= point => self.take(refused(step, reason, false, true)),
-            Verdict::Refused(reason) | Verdict::StartOver(reason) if row.or_go_on => self.take(problem(step, reason)),
+            Verdict::LeaveOut(reason) if at <= point => self.take(refused(step, reason, true, true)),
+            Verdict::Refused(reason) | Verdict::StartOver(reason) | Verdict::LeaveOut(reason) if row.or_go_on => {
+                self.take(problem(step, reason))
+            }
             Verdict::Failed(reason) if !self.is_tried_for_ever(row) => {
                 let tries = self.state.waiting.get(&step).map_or(0, |attempt| attempt.number);
                 if tries < row.retry.attempts_max && !self.state.turns_back() {
@@ -253,9 +259,10 @@ impl<S: Saga> Deciding<'_, S> {
                     self.take(problem(step, reason))
                 }
             }
-            Verdict::Refused(reason) | Verdict::StartOver(reason) | Verdict::Failed(reason) => {
-                self.try_later(step, reason)
-            }
+            Verdict::Refused(reason)
+            | Verdict::StartOver(reason)
+            | Verdict::LeaveOut(reason)
+            | Verdict::Failed(reason) => self.try_later(step, reason),
         }
     }
 

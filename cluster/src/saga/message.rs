@@ -6,9 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{End, Step, Verdict};
+use crate::JsonSchema;
 
 /// What a saga of input `I`, facts `F` and signals `G` can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Command<I, F, G> {
     /// Begins. Saying the same again changes nothing, and is answered with where the saga stands.
     Start(I),
@@ -23,7 +24,7 @@ pub enum Command<I, F, G> {
 }
 
 /// The timers of a saga.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Alarm {
     /// The pause of a step that failed is over.
     Retry,
@@ -34,7 +35,7 @@ pub enum Alarm {
 }
 
 /// What an effect of a saga was for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Token {
     /// A step, or its undo.
     Step(StepToken),
@@ -43,7 +44,7 @@ pub enum Token {
 }
 
 /// Which step an effect was for: in which round, at which try, and whether it does or undoes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepToken {
     /// The step.
     pub step: Step,
@@ -68,7 +69,8 @@ pub(super) fn is_one(number: &u32) -> bool {
 }
 
 /// What happened to a saga of input `I` and facts `F`. Most events end with where the saga went because of them, if it went on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(bound(deserialize = "I: Deserialize<'de>, F: Deserialize<'de>"))]
 pub enum Event<I, F> {
     /// It began.
     Started {
@@ -85,7 +87,7 @@ pub enum Event<I, F> {
         /// The step.
         step: Step,
         /// What it taught.
-        #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         fact: Option<F>,
         /// Where the saga went.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,12 +191,8 @@ impl<I, F> Event<I, F> {
     }
 }
 
-fn none<F>() -> Option<F> {
-    None
-}
-
 /// Where a saga goes, and when: in milliseconds after its start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Next {
     /// The steps of this stage are on their way.
     Run(String, u64),
@@ -209,7 +207,7 @@ pub enum Next {
 }
 
 /// Where a saga stands; also what it answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// It was never started.
     #[default]
@@ -253,7 +251,7 @@ impl fmt::Display for Phase {
 }
 
 /// Why a saga says no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 pub enum Rejection {
     /// Its author's check says that it cannot be started like this.
     #[error("{0}")]

@@ -77,27 +77,33 @@
 //! - An outcome that is not waited for changes nothing.
 //!
 //! Reading order: [`table`] (what an author declares), [`work`] (what an author's functions see and say), [`message`],
-//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga). What the engine tells people is in
+//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga), [`test`] (how an author tests one). What the engine tells people is in
 //! [`crate::engine`]'s `sagas`.
 
 mod decide;
 mod message;
 pub(crate) mod outline;
+mod people;
 mod state;
 mod table;
+pub mod test;
 mod work;
 
 use serde::{Deserialize, Serialize};
 
 pub use message::{Alarm, Command, Event, Next, Phase, Rejection, StepToken, Token};
-pub use outline::{Described, Outline, StageOutline, WaitingStep};
+pub use outline::{About, Outline, StageOutline, WaitingStep};
 pub use state::{Attempt, State};
 pub use table::{
     Act, Each, Judge, Retry, STAGE_NAME_LEN_MAX, STAGES_MAX, STEPS_PER_STAGE_MAX, Stage, TableError, check,
 };
 pub use work::{Action, End, Heard, Known, Step, Verdict, Work};
 
-use crate::entity::{Context, Decision, Entity, Outcome, Value};
+use crate::{
+    JsonSchema, Schema,
+    entity::{Context, Decision, Entity, Outcome, Value},
+    schema::Upcast,
+};
 
 /// An undo, or a step after the point of no return, that failed so often needs help: its saga counts as stuck. It is tried on.
 pub const STUCK_AFTER: u32 = 5;
@@ -106,7 +112,7 @@ pub const STUCK_AFTER: u32 = 5;
 pub type StateOf<S> = State<<S as Saga>::Input, <S as Saga>::Fact>;
 
 /// The signal of a saga that nobody sends any to; there is no value of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NoSignal {}
 
 /// A saga, declared. All of its functions are pure, as those of an [`Entity`] are; implementing this makes it one.
@@ -124,6 +130,15 @@ pub trait Saga: Sized + Send + Sync + 'static {
     type Fact: Value;
     /// What others tell it on its way; [`NoSignal`] where nobody does.
     type Signal: Value;
+
+    /// How stored values of earlier builds become values of this one: see [`Entity::UPCASTS`].
+    const UPCASTS: &'static [Upcast] = &[];
+
+    /// What the stored types look like: [`Schema::of::<Self>()`](Schema::of) once input, fact and signal derive
+    /// [`JsonSchema`](crate::JsonSchema).
+    fn schema() -> Schema {
+        Schema::undeclared()
+    }
 
     /// Why it cannot be started like this, if it cannot.
     fn check(_id: &str, _input: &Self::Input) -> Result<(), String> {
@@ -157,6 +172,11 @@ impl<S: Saga> Entity for S {
     type Reply = Phase;
     type Rejection = Rejection;
     type Token = Token;
+    const UPCASTS: &'static [Upcast] = <S as Saga>::UPCASTS;
+
+    fn schema() -> Schema {
+        <S as Saga>::schema()
+    }
 
     fn decide(state: &Self::State, command: Self::Command, context: &Context) -> Result<Decision<Self>, Rejection> {
         decide::decide::<S>(state, command, context)
@@ -180,8 +200,8 @@ impl<S: Saga> Entity for S {
         Command::Answered(of, verdict)
     }
 
-    fn described() -> Option<Described> {
-        Some(Described::of::<S>())
+    fn saga() -> Option<About> {
+        Some(About::of::<S>())
     }
 }
 

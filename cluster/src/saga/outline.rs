@@ -1,6 +1,6 @@
 //! What can be told of any saga, whatever it is about: where it stands, what it waits for, what comes next, what undo would do.
 
-use bytes::Bytes;
+use std::any::Any;
 
 use super::{
     Command, Known, Phase, STUCK_AFTER, Saga, StateOf, Step, TableError, check,
@@ -9,27 +9,24 @@ use super::{
     table::{Stage, point, position},
     work::Work,
 };
-use crate::{
-    codec::{self, DecodeError},
-    entity::decision::EffectRequest,
-};
+use crate::entity::decision::EffectRequest;
 
-/// How the engine asks a saga about itself. Made from its table when it is registered.
+/// How the engine asks a saga about itself. Made from its table when it is registered; a state is given as the kind's own type.
 #[derive(Debug, Clone, Copy)]
-pub struct Described {
+pub struct About {
     pub(crate) check: fn() -> Result<(), TableError>,
-    pub(crate) outline: fn(&str, &[u8]) -> Result<Outline, DecodeError>,
-    pub(crate) brief: fn(&[u8]) -> Result<Brief, DecodeError>,
-    pub(crate) nudge: fn() -> Bytes,
+    pub(crate) outline: fn(&str, &dyn Any) -> Option<Outline>,
+    pub(crate) brief: fn(&dyn Any) -> Option<Brief>,
+    pub(crate) nudge: fn() -> Box<dyn Any>,
 }
 
-impl Described {
+impl About {
     pub(super) fn of<S: Saga>() -> Self {
         Self {
             check: check::<S>,
-            outline: |id, state| Ok(Outline::of::<S>(id, &codec::decode(state)?)),
-            brief: |state| Ok(Brief::of::<S>(&codec::decode(state)?)),
-            nudge: || codec::encode(&Command::<S::Input, S::Fact, S::Signal>::Nudge),
+            outline: |id, state| state.downcast_ref().map(|state| Outline::of::<S>(id, state)),
+            brief: |state| state.downcast_ref().map(|state| Brief::of::<S>(state)),
+            nudge: || Box::new(Command::<S::Input, S::Fact, S::Signal>::Nudge),
         }
     }
 }

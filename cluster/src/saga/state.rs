@@ -9,12 +9,14 @@ use super::{
     message::{is_one, one},
     table,
 };
+use crate::JsonSchema;
 
 /// Where a saga of input `I` and facts `F` stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(bound(deserialize = "I: Deserialize<'de>, F: Deserialize<'de>"))]
 pub struct State<I, F> {
     /// What it was started with; none before.
-    #[serde(default = "nothing", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<I>,
     /// Where it stands.
     pub phase: Phase,
@@ -41,7 +43,7 @@ pub struct State<I, F> {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub undo_again: BTreeSet<Step>,
     /// What the steps of this round taught.
-    #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<Step, F>,
     /// The steps without which it started over, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -60,12 +62,8 @@ pub struct State<I, F> {
     pub told: bool,
 }
 
-fn nothing<I>() -> Option<I> {
-    None
-}
-
 /// A step, or its undo, on its way or waiting to be tried again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// Which try it is; from 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]

@@ -1,4 +1,6 @@
-//! The machine, by golden scripts of a saga that has one of everything, and tables that cannot be.
+//! The machine, by golden scripts of a saga that has one of everything, by chance ([`chances`]), and tables that cannot be.
+
+mod chances;
 
 use serde::{Deserialize, Serialize};
 

@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Saga, StateOf};
 use crate::{
-    codec,
-    entity::{Effect, Entity, EntityKey, Outcome, decision::EffectRequest},
-    schema::{Part, versioned},
+    JsonSchema, codec,
+    entity::{
+        Effect, Entity, Outcome,
+        decision::{EffectRequest, command_to},
+    },
+    schema::versioned,
 };
 
 /// One step: a stage, and the key of the step where the stage has several. Written `reserve` or `reserve/tea`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Step(Box<str>);
 
@@ -129,13 +132,7 @@ pub struct Action(pub(super) EffectRequest);
 impl Action {
     /// A command to another entity.
     pub fn ask<T: Entity>(id: &str, command: &T::Command) -> Self {
-        Self(EffectRequest::Command {
-            to: EntityKey {
-                kind: T::KIND.into(),
-                id: id.into(),
-            },
-            command: versioned::encode::<T>(Part::Command, command),
-        })
+        Self(command_to::<T>(id, command))
     }
 
     /// A call to a service outside of the cluster.
@@ -163,7 +160,7 @@ impl Action {
 }
 
 /// What an outcome means for its step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Verdict<F> {
     /// It is done.
     Done,
@@ -178,6 +175,9 @@ pub enum Verdict<F> {
     /// It is not done, and will not be: the saga undoes what it has done and starts over from the top without it. The next
     /// round finds the step in [`Known::except`]. A word that machines know, a colon, and the detail.
     StartOver(String),
+    /// It is done, or may be, but the saga does better without it: it is undone with the rest, and the saga starts over from the
+    /// top without it, as with [`Verdict::StartOver`].
+    LeaveOut(String),
     /// Whether it is done is not known. It is tried again as often as its stage says, and then undone as if it were done.
     /// A word that machines know, a colon, and the detail.
     Failed(String),
@@ -222,7 +222,7 @@ pub enum Heard<F> {
 }
 
 /// How a saga ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum End {
     /// All stages are done, but for what is kept as a problem.
     Completed,

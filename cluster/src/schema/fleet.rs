@@ -96,7 +96,8 @@ impl Fleet {
         decision: RawDecision,
     ) -> Result<RawDecision, String> {
         let restraint = self.restraint.read().clone();
-        if restraint.is_none() {
+        // The engine's own kinds are no part of a card: what they write is as old as the cluster.
+        if restraint.is_none() || !self.own.kinds.contains_key(kind) {
             return Ok(decision);
         }
         restraint

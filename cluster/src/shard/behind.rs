@@ -167,7 +167,7 @@ impl Replica {
     }
 
     /// Asks the leader for all that is committed, unless a question is under way.
-    fn ask_for_all(self: &Arc<Self>) {
+    pub(crate) fn ask_for_all(self: &Arc<Self>) {
         if !self.freshness().begin() {
             return;
         }

@@ -40,6 +40,7 @@ use crate::{
         gate::Gate,
         kind::Live,
     },
+    feed::FeedSource,
     journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
     replication::{Members, Role},
     schema::fleet::Fleet,
@@ -96,6 +97,7 @@ pub(crate) struct Replica {
     pub(super) applied: AtomicU64,
     pub(super) mark: AtomicU64,
     pub(super) freshness: Freshness,
+    pub(crate) feed: FeedSource,
     pub(super) leadership: Mutex<Option<Leadership>>,
     pub(super) watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
@@ -128,6 +130,7 @@ impl Replica {
             applied: AtomicU64::new(state.meta().applied.0),
             mark: AtomicU64::new(state.meta().mark),
             freshness: Freshness::default(),
+            feed: FeedSource::default(),
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
             // Until the node has divided its room anew.
@@ -223,6 +226,7 @@ impl Replica {
         };
         self.freshness.applied(index);
         if !applied.changed.is_empty() {
+            self.feed.applied(index);
             let mut watchers = self.watchers.lock();
             if !watchers.is_empty() {
                 for watcher in applied.changed.iter().filter_map(|key| watchers.remove(key)).flatten() {
@@ -265,6 +269,7 @@ impl Replica {
             self.reached(&guard);
         }
         self.freshness.applied(applied);
+        self.feed.applied(applied);
         Ok(())
     }
 

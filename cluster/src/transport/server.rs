@@ -195,6 +195,13 @@ impl peer_server::Peer for PeerServer {
         Ok(Response::new(self.engine()?.own_quarantine()))
     }
 
+    async fn read_feed(&self, request: Request<pb::ReadFeedRequest>) -> Result<Response<pb::ReadFeedResponse>, Status> {
+        let pb::ReadFeedRequest { shard, question } = request.into_inner();
+        let question = codec::decode(&question).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = codec::encode(&self.engine()?.feed_here(shard, question).await);
+        Ok(Response::new(pb::ReadFeedResponse { answer }))
+    }
+
     type HistoryStream = Answers<history::RecordsPage>;
 
     async fn history(
@@ -228,10 +235,10 @@ impl peer_server::Peer for PeerServer {
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let engine = self.engine()?;
-        let pb::ScanRequest { shard, kind } = request.into_inner();
+        let pb::ScanRequest { shard, kind, after_id } = request.into_inner();
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
-            let result = engine.scan_here(shard, &kind, &sender).await;
+            let result = engine.scan_here(shard, &kind, &after_id, &sender).await;
             if let Err(status) = result {
                 // Whoever asked may have gone.
                 let _ = sender.send(Err(status)).await;

@@ -1,7 +1,7 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
 //! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes,
 //! [`decode`] sees to messages that cannot be read.
 
@@ -10,6 +10,7 @@ mod audit;
 pub(crate) mod calls;
 mod convert;
 mod decode;
+mod events;
 mod gateway;
 mod history;
 mod orders;
@@ -19,6 +20,7 @@ pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
 mod returns;
+mod sagas;
 mod schema;
 mod status;
 mod stock;
@@ -29,10 +31,12 @@ use prost_types::FileDescriptorSet;
 use proto::{
     catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
     cluster::v1::admin_server::AdminServer,
+    events::v1::events_server::EventsServer,
     gateway::v1::gateway_server::GatewayServer,
     history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;
@@ -70,6 +74,8 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             GatewayServer::new(gateway::Gateway::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(SagasServer::new(sagas::Sagas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -101,6 +107,8 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.catalog.v1.Stock",
         "playhouse.payment.v1.Payments",
         "playhouse.gateway.v1.Gateway",
+        "playhouse.saga.v1.Sagas",
+        "playhouse.events.v1.Events",
         "playhouse.cluster.v1.Admin",
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",

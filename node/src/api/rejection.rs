@@ -60,12 +60,17 @@ pub(super) fn of_stock(error: AskError<stock::Rejection>, sku: &str) -> Fault {
 pub(super) fn of_return(error: AskError<returns::Rejection>, id: &str) -> Fault {
     use returns::Rejection as R;
 
+    if matches!(error, AskError::Rejected(R::AlreadyStarted)) {
+        return Fault::Refused {
+            reason: "ALREADY_STARTED".into(),
+            subject: format!("{}/{id}", returns::Return::KIND),
+            message: "a return of other goods has this id; choose another id".to_owned(),
+        };
+    }
     refused::<returns::Return>(error, id, |rejection| match rejection {
-        R::InvalidId { .. } => Kind::Field("return_id"),
-        R::EmptyReturn | R::TooManyLines { .. } | R::ZeroQuantity { .. } | R::QuantityTooLarge { .. } => {
-            Kind::Field("lines")
-        }
-        R::AlreadyStarted => Kind::Reason("ALREADY_STARTED"),
+        R::Invalid(_) => Kind::Field("lines"),
+        R::NotStarted => Kind::Unknown,
+        R::AlreadyStarted | R::NothingToRetry { .. } => Kind::Reason("ALREADY_STARTED"),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use actors::{
     ReturnId,
-    returns::{Command, End, Line, Return},
+    returns::{self, Command, Input, Phase, Return},
 };
 use cluster::{Entity as _, Error};
 use proto::order::v1 as pb;
@@ -29,31 +29,30 @@ impl Orders {
             Some(id) => id,
             None => derived_id("return_id", call, ReturnId::new)?,
         };
-        let start = Command::Start {
+        let start = Command::Start(Input {
             customer: brought_back.customer,
-            lines: (brought_back.lines.into_iter())
-                .map(|(sku, quantity)| Line { sku, quantity })
-                .collect(),
-        };
+            lines: brought_back.lines,
+        });
         let request = call.command(sent);
         let started = self.edge.ask::<Return>(call, &id, &start, &request).await;
         started.map_err(|error| rejection::of_return(error, &id))?;
 
         let longest = call.time_left();
-        let seen = wait::until::<Return>(&self.edge, call, longest, &id, 0, |state| state.end.is_some()).await?;
+        let seen =
+            wait::until::<Return>(&self.edge, call, longest, &id, 0, |state| state.phase.end().is_some()).await?;
         let state = seen.map(|seen| seen.state).unwrap_or_default();
-        match state.end {
-            Some(End::Completed) => Ok(pb::ReturnItemsResponse {
+        match state.phase {
+            Phase::Completed => Ok(pb::ReturnItemsResponse {
                 return_id: id.to_string(),
-                refunded: Some(convert::money(state.refunded)),
-                order_ids: state.orders.keys().map(ToString::to_string).collect(),
+                refunded: Some(convert::money(returns::refunded_of(&state))),
+                order_ids: returns::orders_of(&state).into_iter().map(ToOwned::to_owned).collect(),
             }),
-            Some(End::Refused) => {
+            Phase::Undone => {
                 let reason = state.reason.unwrap_or_default();
                 Err(rejection::of_saga(format!("{}/{id}", Return::KIND), &reason))
             }
             // The return goes on; the same call says later how it ended.
-            None => Err(Error::TimedOut { after: longest }.into()),
+            Phase::New | Phase::Running | Phase::Undoing => Err(Error::TimedOut { after: longest }.into()),
         }
     }
 }

@@ -4,8 +4,11 @@
 mod audit;
 mod breaker;
 mod client;
+mod dead_letter;
 mod entity;
+mod events;
 mod failure;
+mod group;
 mod kill;
 mod node;
 mod order;
@@ -15,6 +18,7 @@ mod product;
 mod provider;
 mod quarantine;
 mod restart;
+mod saga;
 mod schema;
 mod shop;
 mod status;
@@ -58,6 +62,9 @@ enum Command {
     Audit(audit::Audit),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
+    /// List and explain sagas, and nudge one that needs help.
+    #[command(subcommand)]
+    Saga(saga::Saga),
     /// Show how failures are met: restarts, breakers, bulkheads, quarantine.
     Supervision(supervision::Supervision),
     /// Look at quarantined entities, and let them go on.
@@ -66,6 +73,14 @@ enum Command {
     /// Show and force the breakers to dependencies outside.
     #[command(subcommand)]
     Breaker(breaker::Breaker),
+    /// Read the events of the cluster, from any place on.
+    Events(events::Events),
+    /// Look at consumer groups, reset and delete them.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Look at what consumer groups have put aside; retry or skip it.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetter),
     /// Look at what is stored, and check a build before it is rolled out.
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -116,9 +131,13 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Entity(entity) => entity.run().await,
         Command::Audit(audit) => audit.run().await,
         Command::Timers(timers) => timers.run().await,
+        Command::Saga(saga) => saga.run().await,
         Command::Supervision(supervision) => supervision.run().await,
         Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Breaker(breaker) => breaker.run().await,
+        Command::Events(events) => events.run().await,
+        Command::Group(group) => group.run().await,
+        Command::DeadLetter(letter) => letter.run().await,
         Command::Schema(schema) => schema.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
@@ -188,12 +207,27 @@ mod tests {
             "restart 2 --base-port 7100",
             "shop --orders invoices.csv.gz --rate 50 --json",
             "verify --json",
+            "saga list --state stuck --kind checkout --older-than 5m --limit 50 --json",
+            "saga show checkout/42",
+            "saga explain 42 --json",
+            "saga nudge checkout/42",
             "supervision --json",
             "quarantine list",
             "quarantine show order/42 --json",
             "quarantine retry order/42 --request-id r-1",
             "quarantine skip order/42",
             "breaker list --json",
+            "events",
+            "events --kind order --kind payment --from beginning --follow --json",
+            "events --entity order/42 --from 2026-11-21T09:00:00Z",
+            "group list --json",
+            "group show mailer",
+            "group reset mailer --to now --shard 3",
+            "group delete mailer",
+            "dead-letter list mailer --json",
+            "dead-letter show mailer 3",
+            "dead-letter retry mailer 3",
+            "dead-letter skip mailer 3",
             "breaker open payment-provider",
             "breaker close payment-provider",
             "breaker auto payment-provider",
@@ -231,6 +265,9 @@ mod tests {
             "node drain 0",
             "restart",
             "restart 2 --rolling",
+            "saga list --state lost",
+            "saga list --older-than soon",
+            "saga explain",
             "status --base-port 0",
             "status --address 7001",
             "up --nodes 0",

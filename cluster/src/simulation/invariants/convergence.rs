@@ -97,6 +97,7 @@ impl World {
         if self.author.is_some() {
             return self.check_what_the_author_says(true);
         }
+        self.check_feeds();
         self.check_timers();
     }
 

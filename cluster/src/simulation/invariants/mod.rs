@@ -5,6 +5,7 @@ pub(super) mod convergence;
 pub(super) mod cut;
 pub(super) mod digests;
 pub(super) mod effects;
+pub(super) mod feed;
 pub(super) mod history;
 pub(super) mod leaders;
 pub(super) mod replies;
@@ -16,6 +17,7 @@ pub(super) struct Invariants {
     pub(super) agreement: agreement::Agreement,
     pub(super) digests: digests::Digests,
     pub(super) effects: effects::Effects,
+    pub(super) feed: feed::Feed,
     pub(super) leaders: leaders::Leaders,
     pub(super) replies: replies::Replies,
     pub(super) timers: timers::Timers,

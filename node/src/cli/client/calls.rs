@@ -13,6 +13,11 @@ use proto::{
         ShowQuarantineResponse, StatusRequest, StatusResponse, SupervisionRequest, SupervisionResponse,
         admin_client::AdminClient,
     },
+    events::v1::{
+        DeadLetter, DeleteGroupRequest, DeleteGroupResponse, GetDeadLetterRequest, GetGroupRequest, Group,
+        LiftDeadLetterRequest, LiftDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        ListGroupsRequest, ListGroupsResponse, ResetGroupRequest, ResetGroupResponse, events_client::EventsClient,
+    },
     history::v1::{
         AuditRequest, AuditResponse, DiffRequest, DiffResponse, ForgetRequest, ForgetResponse, ForgottenRequest,
         ForgottenResponse, ShowAtRequest, ShowAtResponse, history_client::HistoryClient,
@@ -22,6 +27,10 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    saga::v1::{
+        ExplainSagaRequest, ExplainSagaResponse, ListSagasRequest, ListSagasResponse, NudgeSagaRequest,
+        NudgeSagaResponse, ShowSagaRequest, ShowSagaResponse, sagas_client::SagasClient,
+    },
     schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
 };
 
@@ -70,9 +79,19 @@ commands! {
     skip_quarantined: AdminClient, LiftQuarantineRequest => LiftQuarantineResponse;
     forget: HistoryClient, ForgetRequest => ForgetResponse;
     force_breaker: AdminClient, ForceBreakerRequest => ForceBreakerResponse;
+    nudge_saga: SagasClient, NudgeSagaRequest => NudgeSagaResponse;
 }
 
 reads! {
+    list_groups: EventsClient, ListGroupsRequest => ListGroupsResponse;
+    get_group: EventsClient, GetGroupRequest => Group;
+    list_dead_letters: EventsClient, ListDeadLettersRequest => ListDeadLettersResponse;
+    get_dead_letter: EventsClient, GetDeadLetterRequest => DeadLetter;
+    // Said twice, these are as if they were said once.
+    reset_group: EventsClient, ResetGroupRequest => ResetGroupResponse;
+    delete_group: EventsClient, DeleteGroupRequest => DeleteGroupResponse;
+    retry_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
+    skip_dead_letter: EventsClient, LiftDeadLetterRequest => LiftDeadLetterResponse;
     get_order: OrdersClient, GetOrderRequest => Order;
     get_product: ProductsClient, GetProductRequest => Product;
     get_stock: StockClient, GetStockRequest => StockItem;
@@ -80,6 +99,9 @@ reads! {
     status: AdminClient, StatusRequest => StatusResponse;
     show_entity: AdminClient, ShowEntityRequest => ShowEntityResponse;
     digests: AdminClient, DigestsRequest => DigestsResponse;
+    list_sagas: SagasClient, ListSagasRequest => ListSagasResponse;
+    show_saga: SagasClient, ShowSagaRequest => ShowSagaResponse;
+    explain_saga: SagasClient, ExplainSagaRequest => ExplainSagaResponse;
     list_timers: AdminClient, ListTimersRequest => ListTimersResponse;
     // Said twice, it is as if it was said once.
     set_standing: AdminClient, SetStandingRequest => SetStandingResponse;

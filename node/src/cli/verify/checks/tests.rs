@@ -24,7 +24,7 @@ const ORDER: &str =
     r#"{"status":"Confirmed","total":{"minor":765,"currency":"GBP"},"refunded":{"minor":255,"currency":"GBP"}}"#;
 const PAYMENT: &str =
     r#"{"status":"Captured","amount":{"minor":765},"captured":{"minor":765},"refunded":{"minor":255}}"#;
-const CHECKOUT: &str = r#"{"ended":true,"problems":[]}"#;
+const CHECKOUT: &str = r#"{"phase":"Completed"}"#;
 
 fn sound() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
@@ -138,14 +138,14 @@ fn a_double_charge_is_found_in_either_book() {
 #[test]
 fn a_saga_that_hangs_or_gave_up_is_found() {
     assert_eq!(
-        planted("sagas_ended", ("checkout", "1"), r#"{"ended":false}"#)[0].1,
+        planted("sagas_ended", ("checkout", "1"), r#"{"phase":"Running"}"#)[0].1,
         "has not ended"
     );
     assert_eq!(
-        planted("sagas_ended", ("return", "C1"), r#"{"ended":false}"#)[0].0,
+        planted("sagas_ended", ("return", "C1"), r#"{"phase":"Undoing"}"#)[0].0,
         "return/C1"
     );
-    let problem = r#"{"ended":true,"problems":["capture: gone"]}"#;
+    let problem = r#"{"phase":"Completed","problems":{"capture":"gone"}}"#;
     assert_eq!(
         planted("sagas_ended", ("checkout", "1"), problem)[0].1,
         "ended with a problem: capture: gone"

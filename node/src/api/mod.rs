@@ -37,8 +37,8 @@ use proto::{
     history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
-    saga::v1::sagas_server::SagasServer,
     projection::v1::projections_server::ProjectionsServer,
+    saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
 };
 use tonic::service::Routes;

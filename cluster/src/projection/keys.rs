@@ -24,7 +24,8 @@ pub(crate) struct Head {
     pub(crate) removing: Vec<u64>,
     /// The number of the next one.
     pub(crate) next: u64,
-    /// Whether the last one that took over held the same rows as the one it replaced; `None` where there was none to compare.
+    /// Whether the last one that took over held the same rows as the one it replaced; `None` where there was none to compare, or
+    /// where entities were forgotten since.
     pub(crate) compared: Option<bool>,
 }
 

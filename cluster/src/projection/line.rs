@@ -282,10 +282,11 @@ impl Line {
         let before = after.serving.replace(built);
         after.head.serving = Some(built.number);
         after.head.building = None;
-        after.head.compared = before.map(|before| {
-            let held = |place: &Place| (place.last, place.events, place.rows, place.bytes, place.digest);
-            held(&before.place) == held(&built.place)
-        });
+        let held = |place: &Place| (place.events, place.rows, place.bytes, place.digest);
+        after.head.compared = before
+            // What was forgotten or let go since is in the old rows only, and there is nothing to compare.
+            .filter(|before| built.place.events >= before.place.events)
+            .map(|before| held(&before.place) == held(&built.place));
         after.head.removing.extend(before.map(|before| before.number));
         let mut batch = Batch::default();
         batch.put(self.place_key(built.number), encode(&built.place));

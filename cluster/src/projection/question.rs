@@ -69,7 +69,8 @@ pub struct ReplicaModel {
     pub building: Option<GenerationView>,
     /// Generations whose rows are still to be removed.
     pub removing: u32,
-    /// Whether the last rebuild made the same rows as were there before; `None` without one.
+    /// Whether the last rebuild made the same rows as were there before; `None` without one, and where events were forgotten or let
+    /// go meanwhile.
     pub compared: Option<bool>,
     /// Why it stands still; empty where it does not.
     pub fault: String,

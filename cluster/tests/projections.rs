@@ -248,14 +248,14 @@ async fn are_equal<const V: u32>(nodes: &[&Node]) {
 }
 
 async fn three(folder: &Path) -> Vec<Node> {
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     start_all(&addresses, folder, SHARDS, &registry(), |_| cluster::Services::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rebuild_under_load_with_a_node_away_equals_the_live_one_byte_for_byte() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| {
         cluster::Services::new()
     })
@@ -274,7 +274,7 @@ async fn a_rebuild_under_load_with_a_node_away_equals_the_live_one_byte_for_byte
         .await
         .expect("answered");
     assert!(held.answer.deposits > 0, "{held:?}");
-    let third = Node::start(
+    let third = engines::start(
         3,
         &addresses,
         folder.path(),
@@ -316,7 +316,7 @@ async fn a_rebuild_under_load_with_a_node_away_equals_the_live_one_byte_for_byte
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn another_version_is_built_beside_the_one_that_answers_through_a_rolling_restart() {
     let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3).await;
+    let addresses = free_addresses(3);
     let mut nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| {
         cluster::Services::new()
     })
@@ -330,7 +330,7 @@ async fn another_version_is_built_beside_the_one_that_answers_through_a_rolling_
     for number in (1..=3).rev() {
         let last = nodes.remove(number - 1);
         last.stop().await;
-        let node = Node::start(
+        let node = engines::start(
             number as u16,
             &addresses,
             folder.path(),

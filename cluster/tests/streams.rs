@@ -18,9 +18,8 @@ use engines::{free_addresses, request, start, start_all, start_with};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
-/// Counts; each of its commands has as many events as it says.
+/// Counts; each of its commands has as many events as it says. [`Other`] does the same under another name.
 struct Counter;
-/// The same under another name.
 struct Other;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -164,7 +163,6 @@ async fn a_cursor_goes_on_exactly_behind_what_was_seen_on_any_node_while_nodes_c
             from: from.clone(),
             filter: FeedFilter::of_kinds(["counter"]),
             batch_events_max: 1 + round % 40,
-            // Rounds that find nothing new are short.
             heartbeat: Duration::from_millis(50),
             ..SubscribeOptions::default()
         };

@@ -158,7 +158,7 @@ fn planted() -> Vec<(&'static str, u64, Flaws)> {
         ),
         (
             "a read without the driver's word",
-            600,
+            1_500,
             Flaws {
                 unconfirmed_reads: true,
                 ..none

@@ -21,11 +21,13 @@ impl Edge {
     /// Somebody has changed something by hand, or was not let.
     pub(super) async fn did(&self, call: &Call, action: &str, subject: &str, failure: Option<&impl Display>) {
         let failure = failure.map(ToString::to_string);
-        self.cluster.note_done(entry(call, action, subject, failure)).await;
+        self.cluster
+            .note_done(entry(call, action, subject, failure.as_deref()))
+            .await;
     }
 }
 
-fn entry(call: &Call, action: &str, subject: &str, failure: Option<String>) -> AuditEntry {
+fn entry(call: &Call, action: &str, subject: &str, failure: Option<&str>) -> AuditEntry {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     AuditEntry {
         at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -34,7 +36,7 @@ fn entry(call: &Call, action: &str, subject: &str, failure: Option<String>) -> A
         subject: bounded(subject),
         request_id: call.id().to_string(),
         trace_id: call.trace().trace_hex(),
-        failure: bounded(failure.as_deref().unwrap_or_default()),
+        failure: bounded(failure.unwrap_or_default()),
     }
 }
 

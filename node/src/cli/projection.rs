@@ -154,7 +154,10 @@ impl Rebuild {
             .collect();
         let until = Instant::now() + Duration::from_secs(self.wait_seconds);
         let mut said = String::new();
-        while self.wait {
+        if !self.wait {
+            return Ok(ExitCode::SUCCESS);
+        }
+        loop {
             let versions = versions(&client, &self.name).await?;
             let copies = versions.iter().filter(|view| view.version == begun.version);
             let copies: Vec<&ModelCopy> = copies.flat_map(|view| &view.copies).collect();
@@ -182,7 +185,6 @@ impl Rebuild {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -194,7 +194,9 @@ fn check_text(checked: &CheckResponse) -> String {
         if !findings.is_empty() {
             text.push_str(title);
             text.push('\n');
-            findings.iter().for_each(|finding| text.push_str(&line(finding)));
+            for finding in findings {
+                text.push_str(&line(finding));
+            }
         }
     }
     if checked.unreadable.is_empty() {

@@ -54,7 +54,7 @@ impl Diff {
             after: Some(self.after.to_wire()),
         };
         let diff = client.diff(request).await?;
-        let (before, after) = (moment(&diff.before), moment(&diff.after));
+        let (before, after) = (moment(diff.before), moment(diff.after));
         let (first, last) = (before.version.min(after.version), before.version.max(after.version));
         let wanted = EventsRequest {
             key: self.key.clone(),
@@ -103,7 +103,7 @@ async fn events(client: &Client, wanted: EventsRequest, len_max: u64) -> Result<
     Ok(events)
 }
 
-fn moment(moment: &Option<Moment>) -> Moment {
+fn moment(moment: Option<Moment>) -> Moment {
     moment.unwrap_or_default()
 }
 
@@ -131,7 +131,7 @@ fn event_json(event: &Event) -> Value {
 }
 
 fn text(key: &str, diff: &DiffResponse, events: &[Event], more: u64) -> String {
-    let (before, after) = (moment(&diff.before), moment(&diff.after));
+    let (before, after) = (moment(diff.before), moment(diff.after));
     let mut text = format!("{key}  {}  ->  {}\n", moment_text(&before), moment_text(&after));
     if diff.changes.is_empty() {
         text.push_str("\nthe state is the same\n");
@@ -202,7 +202,7 @@ mod tests {
             asked_by: "ann".to_owned(),
             ..Event::default()
         };
-        let text = text("stock/tea", &diff, &[event.clone()], 1);
+        let text = text("stock/tea", &diff, std::slice::from_ref(&event), 1);
         assert!(
             text.contains("version 0  ->  version 2 (2026-11-21T10:30:00.000Z)"),
             "{text}"

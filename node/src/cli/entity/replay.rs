@@ -2,7 +2,7 @@
 //! build is tried against an old cluster's real history before it is rolled out. Nothing is changed: the records are fetched, and
 //! decided in the process of this command.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgGroup, Args};
 use cluster::{
@@ -12,6 +12,7 @@ use cluster::{
 use futures::{StreamExt as _, stream};
 use proto::cluster::v1::{ScanEntitiesRequest, StatusRequest, admin_client::AdminClient};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use tonic::Request;
 
 use super::{point::parse_time, records::Records, show::parse_key};
@@ -23,6 +24,9 @@ use crate::cli::{
 
 /// Entities whose records are fetched at one time.
 const ENTITIES_IN_FLIGHT_MAX: usize = 8;
+/// A shard that has no leader just now is asked again so often, after this pause.
+const SCAN_ATTEMPTS_MAX: u32 = 20;
+const SCAN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Decide the recorded commands once more with this build.
 #[derive(Debug, Args)]
@@ -35,7 +39,7 @@ pub(crate) struct Replay {
     #[arg(long)]
     kind: Option<String>,
     /// At most so many entities.
-    #[arg(long, value_name = "N", requires = "kind")]
+    #[arg(long, value_name = "N", conflicts_with = "key")]
     limit: Option<usize>,
     /// Decide only what was recorded since then: a time (2026-11-21T10:30:00Z) or unix milliseconds.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -117,20 +121,17 @@ impl Replay {
             if keys.len() >= limit {
                 break;
             }
-            let scan = ScanEntitiesRequest {
-                shard: shard.id,
-                kind: kind.to_owned(),
-            };
-            let mut request = Request::new(scan);
-            client.tell_caller(request.metadata_mut());
-            let mut admin = AdminClient::new(client.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let failed = |status| Failure::unreachable(format!("shard {}: {}", shard.id, refusal_text(&status)));
-            let mut entities = admin.scan_entities(request).await.map_err(failed)?.into_inner();
-            while keys.len() < limit
-                && let Some(entity) = entities.message().await.map_err(failed)?
-            {
-                keys.extend(EntityKey::new(&entity.kind, &entity.id).ok());
-            }
+            let room = limit - keys.len();
+            let mut attempt = 1;
+            keys.extend(loop {
+                match scan(client, shard.id, kind, room).await {
+                    Ok(found) => break found,
+                    // The shard may be getting another leader just now.
+                    Err(_) if attempt < SCAN_ATTEMPTS_MAX => attempt += 1,
+                    Err(failure) => return Err(failure),
+                }
+                sleep(SCAN_PAUSE).await;
+            });
         }
         Ok(keys)
     }
@@ -184,6 +185,25 @@ impl Replay {
             }
         }
     }
+}
+
+/// Up to `room` entities of a kind in one shard.
+async fn scan(client: &Client, shard: u32, kind: &str, room: usize) -> Result<Vec<EntityKey>, Failure> {
+    let mut request = Request::new(ScanEntitiesRequest {
+        shard,
+        kind: kind.to_owned(),
+    });
+    client.tell_caller(request.metadata_mut());
+    let mut admin = AdminClient::new(client.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let failed = |status| Failure::unreachable(format!("shard {shard}: {}", refusal_text(&status)));
+    let mut entities = admin.scan_entities(request).await.map_err(failed)?.into_inner();
+    let mut keys = Vec::new();
+    while keys.len() < room
+        && let Some(entity) = entities.message().await.map_err(failed)?
+    {
+        keys.extend(EntityKey::new(&entity.kind, &entity.id).ok());
+    }
+    Ok(keys)
 }
 
 fn known(registry: &Registry, kind: &str) -> Result<(), Failure> {

@@ -82,12 +82,12 @@ fn waiting(step: &SagaWaiting, now_ms: u64) -> String {
     } else {
         format!("It waits for {what}{name}, asked of {target}.")
     };
-    let links: String = step
+    let links: Vec<String> = step
         .links
         .iter()
         .map(|link| format!(" {}", follow(link, now_ms)))
         .collect();
-    format!("{how}{tries}{failure}{}", links.trim_end())
+    format!("{how}{tries}{failure}{}", links.concat().trim_end())
 }
 
 /// One link of the chain of those who wait.
@@ -207,9 +207,9 @@ fn ahead(unix_ms: u64, now_ms: u64) -> String {
 
 fn span(ms: u64) -> String {
     match ms {
-        ..1_000 => format!("{ms} ms"),
-        ..120_000 => format!("{} s", ms / 1_000),
-        ..7_200_000 => format!("{} min", ms / 60_000),
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
     }
 }

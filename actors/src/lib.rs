@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a socket, a disk, a clock or a task. Each folder is one kind of entity; its `mod.rs` says what the
 //! thing is and which promises it keeps. Reading order: [`money`] and [`ids`], then [`product`], [`stock`], [`customer`],
-//! [`payment`], [`order`], and the two sagas that drive them: [`checkout`] and [`returns`].
+//! [`payment`], [`order`], the two sagas that drive them, [`checkout`] and [`returns`], and what all of it adds up to: [`models`].
 //!
 //! An order, its checkout and its payment share one id, and with it one shard: what they say to each other crosses no
 //! network.
@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod customer;
 pub mod ids;
 mod judge;
+pub mod models;
 pub mod money;
 pub mod order;
 pub mod payment;
@@ -27,7 +28,7 @@ pub const QUANTITY_MAX: u64 = 1_000_000_000;
 /// The longest reason that a person may give, in bytes.
 pub const REASON_LEN_MAX: usize = 500;
 
-/// All kinds of entities that the platform carries.
+/// All kinds of entities that the platform carries, and its read models.
 pub fn registry() -> cluster::Registry {
     cluster::Registry::new()
         .with::<product::Product>()
@@ -37,6 +38,8 @@ pub fn registry() -> cluster::Registry {
         .with::<order::Order>()
         .with::<checkout::Checkout>()
         .with::<returns::Return>()
+        .with_projection::<models::Sales>()
+        .with_projection::<models::Orders>()
 }
 
 #[cfg(test)]

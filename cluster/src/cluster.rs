@@ -148,6 +148,11 @@ impl Cluster {
         Ok(Self { engine })
     }
 
+    /// For the doors that stand beside what they open.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Adds the gRPC service that peers talk to; the node serves it on its one port.
     #[must_use]
     pub fn add_peer_service(&self, routes: Routes) -> Routes {
@@ -208,10 +213,6 @@ impl Cluster {
             staleness: view.age_us.map(Duration::from_micros),
             node: view.node,
         })
-    }
-
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
     }
 
     async fn view(&self, key: &EntityKey, options: &ReadOptions, request: &Request) -> Result<StateView, Error> {

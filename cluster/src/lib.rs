@@ -77,6 +77,7 @@ mod journal;
 pub mod local;
 mod membership;
 mod placement;
+pub mod projection;
 mod replication;
 pub mod saga;
 pub mod schema;
@@ -99,6 +100,7 @@ pub use entity::{Answer, Context, Decision, Effect, Entity, EntityKey, NoToken, 
 pub use error::{AskError, Error};
 pub use history::Caller;
 pub use local::{LocalBuilder, LocalCluster};
+pub use projection::{Projected, ProjectedEvent, Projection, QueryOptions, Rows};
 pub use schema::{JsonSchema, Schema, Stored, Upcast, schemars};
 pub use service::{CallError, Service, ServiceCall, Services};
 pub use token::{TokenError, VersionToken};

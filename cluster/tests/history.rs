@@ -445,8 +445,10 @@ async fn what_a_kind_does_not_keep_is_let_go_on_every_replica_alike() {
         let history = nodes[1].cluster.history(&a, 0, &look).await.expect("a history");
         history.base().clone()
     };
-    until("the beginning is gone", || async {
-        base().await.seq >= NOTES - 50 - 128
+    until("the beginning is gone, and no more of it goes", || async {
+        let first = base().await.seq;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        first >= NOTES - 50 - 128 && base().await.seq == first
     })
     .await;
     for node in &nodes {

@@ -56,3 +56,8 @@ pub mod schema {
         tonic::include_proto!("playhouse.schema.v1");
     }
 }
+pub mod projection {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.projection.v1");
+    }
+}

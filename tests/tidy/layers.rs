@@ -110,7 +110,12 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "rustix",
-        places: &["cluster/src/clock.rs", "node/src/local", "tests/harness"],
+        places: &[
+            "cluster/src/clock.rs",
+            "node/src/local",
+            "tests/bench/process.rs",
+            "tests/harness",
+        ],
     },
 ];
 

@@ -141,8 +141,7 @@ impl Engine {
                 ),
             });
         }
-        let trace = envelope.trace;
-        let body = Body::Command(command, envelope);
+        let (trace, body) = (envelope.trace, Body::Command(command, envelope));
         match self.call(key, body, trace, tenant, timeout, is_effect).await? {
             Forwarded::Reply(reply, token) => Ok((reply, token)),
             other => Err(unexpected(key, &other)),

@@ -15,9 +15,13 @@ use crate::{
     cluster::Request,
     entity::EntityKey,
     error::Error,
-    journal::{Record, Tombstone},
+    journal::{
+        Record, Tombstone,
+        keys::{self, Meta},
+    },
     replication::batch,
     shard::shard_of,
+    store::{StateStore, StoreError},
     transport::outcome::Forwarded,
 };
 
@@ -129,6 +133,22 @@ impl Engine {
         // What cannot be read is none of this entity's, as far as can be told; the driver has met it before.
         let read = records.filter_map(|record| Record::decode(&record?).ok());
         Ok(read.filter(|record| is_of_it(record.clone())).count() as u64)
+    }
+}
+
+impl Engine {
+    /// Something was forgotten between what this node's replica of a shard has applied and a snapshot that it goes on from: the files
+    /// that held it are to be written anew.
+    pub(super) fn note_forgotten(&self, shard: u32, snapshot: &dyn StateStore) -> Result<(), StoreError> {
+        let Some(row) = snapshot.get(keys::META)? else {
+            return Ok(());
+        };
+        let meta: Meta = keys::decode(keys::META, &row)?;
+        let applied = self.replica(shard).map_or(0, |replica| replica.applied());
+        if meta.forgotten_at > applied {
+            self.erasure.note(shard, meta.applied.0)?;
+        }
+        Ok(())
     }
 }
 

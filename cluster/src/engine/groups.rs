@@ -143,6 +143,7 @@ impl Engine {
             self.routes[shard as usize].clone(),
         ));
         replica.set_engine(Arc::downgrade(self));
+        self.begin_models(&replica);
         replica
     }
 
@@ -187,6 +188,7 @@ impl Engine {
         let Some(replica) = self.replicas.take(shard) else {
             return;
         };
+        self.projections.end(shard);
         replica.close();
         if let Err(error) = self.db.drop_all(shard) {
             tracing::warn!(shard, %error, "the state of a replica that has gone could not be removed");

@@ -2,10 +2,10 @@
 //!
 //! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
-//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`upkeep`] (snapshots to fetch, leaders and members to move), [`health`] (whether it is well enough
-//! to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the members' builds can read), [`status`] and [`timers`] (what it tells people),
-//! [`history`] (what was recorded of an entity), [`forget`] (how it is forgotten, and the proof of it), [`retention`] (how its beginning
-//! is let go), [`audit`] (who has looked at it).
+//! replicas of this node), [`feed`] (who answers for the feed of a shard), [`projections`] (who answers of read models), [`upkeep`] (snapshots to fetch,
+//! leaders and members to move), [`health`] (whether it is well enough to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the
+//! members' builds can read), [`status`] and [`timers`] (what it tells people), [`history`] (what was recorded of an entity), [`forget`] (how it is
+//! forgotten, and the proof of it), [`retention`] (how its beginning is let go), [`audit`] (who has looked at it).
 
 mod audit;
 mod call;
@@ -15,6 +15,7 @@ mod groups;
 mod health;
 pub(crate) mod history;
 mod load;
+mod projections;
 pub(crate) mod read;
 mod refused;
 mod retention;
@@ -52,6 +53,7 @@ use crate::{
     config::{Config, Limits, NodeId},
     entity::Registry,
     membership::Map,
+    projection::projector::Projections,
     schema::fleet::Fleet,
     service::Services,
     shard::{
@@ -91,6 +93,8 @@ pub(crate) struct Engine {
     next_generation: AtomicU64,
     pub(crate) admission: Arc<Admission>,
     live: Arc<LiveEntities>,
+    /// The read models of this node's replicas.
+    projections: Projections,
     /// Subscriptions that may still begin.
     subscriptions: Arc<Semaphore>,
     /// Who has looked at what, and changed what by hand.

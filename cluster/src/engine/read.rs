@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// The furthest of the tokens of a shard. Two of different journals cannot both be of this cluster.
-    fn token_for(&self, shard: u32, tokens: &[VersionToken]) -> Result<Option<VersionToken>, Error> {
+    pub(super) fn token_for(&self, shard: u32, tokens: &[VersionToken]) -> Result<Option<VersionToken>, Error> {
         let invalid = |reason: String| Error::Invalid {
             field: "version token".to_owned(),
             reason,

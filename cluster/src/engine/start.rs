@@ -29,6 +29,7 @@ use crate::{
         hello::{self, First},
         join,
     },
+    projection::projector::Projections,
     replication::{Driver, Input, Settings, node_of},
     schema::{
         card::{CARD_BYTES_MAX, Card},
@@ -98,6 +99,7 @@ impl Engine {
         let engine = Arc::new(Self {
             admission: Arc::new(Admission::new(&config.limits, &registry)),
             live: Arc::new(LiveEntities::new(&config.limits)),
+            projections: Projections::default(),
             subscriptions: Arc::new(Semaphore::new(config.limits.subscriptions_max)),
             erasure: Arc::new(erasure),
             auditor: Auditor::default(),
@@ -286,6 +288,7 @@ impl Engine {
             // One that panicked has ended the process already.
             drop(thread.join());
         }
+        self.projections.stop();
         self.replicas.iter().for_each(|replica| replica.close());
         for task in self.tasks.lock().drain(..) {
             task.abort();

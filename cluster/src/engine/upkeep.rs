@@ -99,9 +99,11 @@ impl Engine {
             blocking(move || db.sync().map_err(|error| error.to_string())).await?;
             let is_asked =
                 snapshot::is_complete(&*store as &dyn StateStore, index).map_err(|error| error.to_string())?;
-            (is_whole && is_asked)
-                .then_some(generation)
-                .ok_or_else(|| "it ended too early".to_owned())
+            if !(is_whole && is_asked) {
+                return Err("it ended too early".to_owned());
+            }
+            self.note_forgotten(group, &*store).map_err(|error| error.to_string())?;
+            Ok(generation)
         };
         let outcome = fetched.await;
         if outcome.is_err()

@@ -147,7 +147,7 @@ impl Actor for Activation {
             }
         };
         if let Some(tombstone) = &loaded.forgotten {
-            myself.drain()?;
+            // It stays, and says so to everybody, until it has been idle for a while.
             return Ok(ActivationState::Ending {
                 gate: arguments.gate,
                 reason: Undelivered::Forgotten(tombstone.text()),

@@ -8,6 +8,7 @@ use super::{Context, Decision, Entity, Outcome, decision::EffectRequest};
 use crate::{
     codec::{self, DecodeError},
     history::Retention,
+    projection::{self, Projection},
     saga::outline::{About, Brief, Outline},
     schema::{
         Part, Stored,
@@ -79,6 +80,7 @@ pub(crate) trait Live: Send {
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: BTreeMap<&'static str, Carried>,
+    projections: projection::carried::All,
 }
 
 /// A kind and how its failures are met.
@@ -165,6 +167,21 @@ impl Registry {
             .iter()
             .filter(|(_, carried)| carried.kind.saga_nudge().is_some());
         kinds.map(|(name, _)| *name)
+    }
+
+    /// Adds a read model. An earlier version of it may be added beside a new one: it goes on answering those who ask for it.
+    ///
+    /// # Panics
+    /// When its name cannot be, or that version of it is there already.
+    #[must_use]
+    pub fn with_projection<P: Projection>(mut self) -> Self {
+        projection::carried::add::<P>(&mut self.projections);
+        self
+    }
+
+    /// The read models, by name and version.
+    pub(crate) fn projections(&self) -> &projection::carried::All {
+        &self.projections
     }
 
     /// The names of all kinds, in order.

@@ -157,7 +157,9 @@ impl Engine {
     pub(crate) async fn consume(self: &Arc<Self>, options: ConsumeOptions) -> Result<Consumer, Error> {
         let permit = self.subscription_permit()?;
         check_batch(options.batch_events_max)?;
-        if let Some(kind) = options.filter.kinds.iter().find(|kind| super::filter::is_own(kind)) {
+        let of_entity = options.filter.entity.iter().map(|entity| &*entity.kind);
+        let mut kinds = options.filter.kinds.iter().map(|kind| &**kind).chain(of_entity);
+        if let Some(kind) = kinds.find(|kind| super::filter::is_own(kind)) {
             return Err(Error::Invalid {
                 field: "kinds".to_owned(),
                 reason: format!("names {kind:?}, one of the engine's own: a group would read what it writes itself"),

@@ -198,8 +198,8 @@ pub struct Replayer {
     recorded: Box<dyn Live>,
     /// The same state, to decide on; none where the last decision has led elsewhere.
     trial: Option<Box<dyn Live>>,
-    /// The timers that it has, as far as that is recorded.
-    timers: BTreeMap<Arc<str>, ()>,
+    /// The timers that it has, as far as that is recorded, with the record that set each.
+    timers: BTreeMap<Arc<str>, u64>,
     version: u64,
     seq: u64,
     replayed: Replayed,
@@ -393,7 +393,7 @@ impl Replayer {
         }
         for effect in record.effects.iter().flatten() {
             match &effect.request {
-                EffectRequest::SetTimer { name, .. } => drop(self.timers.insert(Arc::clone(name), ())),
+                EffectRequest::SetTimer { name, .. } => drop(self.timers.insert(Arc::clone(name), record.seq)),
                 EffectRequest::CancelTimer { name } => drop(self.timers.remove(name)),
                 EffectRequest::Command { .. } | EffectRequest::Call { .. } => {}
             }

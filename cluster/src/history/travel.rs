@@ -210,12 +210,11 @@ impl Course {
     }
 }
 
+/// A kind, and an entity of it.
+type Revived = (Arc<dyn Kind>, Box<dyn Live>);
+
 /// The live form of an entity at the beginning of its kept history.
-pub(super) fn revive(
-    registry: &Registry,
-    key: &EntityKey,
-    base: &Base,
-) -> Result<(Arc<dyn Kind>, Box<dyn Live>), HistoryError> {
+pub(super) fn revive(registry: &Registry, key: &EntityKey, base: &Base) -> Result<Revived, HistoryError> {
     let kind = registry
         .get(&key.kind)
         .ok_or_else(|| HistoryError::UnknownKind(key.kind.to_string()))?;

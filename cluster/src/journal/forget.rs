@@ -111,6 +111,7 @@ impl Shard {
             trace: record.trace,
             position: index,
         };
+        self.meta.forgotten_at = index;
         self.tail.forgets = true;
         self.tail.feed.retain(|fed| fed.record.entity != key);
         self.tail.entities.insert(
@@ -255,3 +256,6 @@ pub(crate) fn rows_of(store: &dyn StateStore, key: &EntityKey) -> Result<u64, St
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,9 @@ pub(crate) struct Meta {
     /// Tells this journal from that of another cluster with the same positions; 0 until the first leader has drawn it.
     #[serde(default)]
     pub(crate) mark: u64,
+    /// The last position at which an entity was forgotten; 0 where none was.
+    #[serde(default)]
+    pub(crate) forgotten_at: u64,
 }
 
 /// An entity at a checkpoint.

@@ -316,9 +316,10 @@ impl Shard {
         };
         let head = keys::decode_head(&row_key, &row)?;
         // Nothing else of the row is read for the others.
-        let forgotten = match head.is_of_forgotten() {
-            true => keys::decode::<EntityRow>(&row_key, &row)?.forgotten,
-            false => None,
+        let forgotten = if head.is_of_forgotten() {
+            keys::decode::<EntityRow>(&row_key, &row)?.forgotten
+        } else {
+            None
         };
         Ok((head, forgotten.map(|tombstone| Arc::new(*tombstone))))
     }

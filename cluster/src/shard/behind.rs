@@ -152,7 +152,8 @@ impl Replica {
         ))
     }
 
-    async fn reaches(self: &Arc<Self>, index: u64, until: Instant) -> bool {
+    /// Waits until a position is applied, at most until `until`; says whether it is.
+    pub(crate) async fn reaches(self: &Arc<Self>, index: u64, until: Instant) -> bool {
         if self.applied() >= index {
             return true;
         }

@@ -67,6 +67,16 @@ impl StateStore for MemoryStore {
             .map(|(key, value)| (key.clone(), value.clone())))
     }
 
+    fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows = self.rows.lock();
+        let keys = rows.range(prefix.to_vec()..).map(|(key, _)| key);
+        Ok(keys
+            .take_while(|key| key.starts_with(prefix))
+            .take(max)
+            .cloned()
+            .collect())
+    }
+
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let mut rows = self.rows.lock();
         for (key, value) in batch.rows {

@@ -49,6 +49,9 @@ pub(crate) trait StateStore: Send + Sync {
     /// The last row whose key begins with `prefix` and is not above `at`.
     fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError>;
 
+    /// The first keys that begin with `prefix`, at most `max` of them. Values are not looked at: they may be damaged.
+    fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
     /// Writes all of a batch, or none of it. Durable only after the next sync of the whole store.
     fn write(&self, batch: Batch) -> Result<(), StoreError>;
 }

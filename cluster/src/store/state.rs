@@ -72,6 +72,12 @@ impl StateDb {
         Ok(Arc::new(SledShard { tree }))
     }
 
+    /// The read models of a shard. They follow from the shard's events, whatever the generation under which its state is kept.
+    pub(crate) fn models(&self, shard: u32) -> Result<Arc<SledShard>, StoreError> {
+        let tree = self.db.open_tree(models_name(shard)).map_err(|error| failed(&error))?;
+        Ok(Arc::new(SledShard { tree }))
+    }
+
     pub(crate) fn drop_shard(&self, shard: u32, generation: u64) -> Result<(), StoreError> {
         self.db
             .drop_tree(tree_name(shard, generation))
@@ -86,6 +92,7 @@ impl StateDb {
 
     /// Drops everything of a shard.
     pub(crate) fn drop_all(&self, shard: u32) -> Result<(), StoreError> {
+        self.db.drop_tree(models_name(shard)).map_err(|error| failed(&error))?;
         self.drop_but(shard, None)
     }
 
@@ -158,6 +165,10 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     new.sync()
 }
 
+fn models_name(shard: u32) -> String {
+    format!("models-{shard}")
+}
+
 fn tree_name(shard: u32, generation: u64) -> String {
     format!("shard-{shard}-{generation}")
 }
@@ -202,6 +213,12 @@ impl StateStore for SledShard {
             }
             None => Ok(None),
         }
+    }
+
+    fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let keys = self.tree.scan_prefix(prefix).keys().take(max);
+        keys.map(|key| key.map(|key| key.to_vec()).map_err(|error| failed(&error)))
+            .collect()
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

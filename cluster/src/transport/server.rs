@@ -231,6 +231,16 @@ impl peer_server::Peer for PeerServer {
         remains.map(Response::new).map_err(Status::unavailable)
     }
 
+    async fn ask_models(
+        &self,
+        request: Request<pb::AskModelsRequest>,
+    ) -> Result<Response<pb::AskModelsResponse>, Status> {
+        let question = codec::decode(&request.get_ref().question);
+        let question = question.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = codec::encode(&self.engine()?.models_here(question).await);
+        Ok(Response::new(pb::AskModelsResponse { answer }))
+    }
+
     type ScanStream = Answers<pb::ScanResponse>;
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {

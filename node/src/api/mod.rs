@@ -1,9 +1,9 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`schema`], [`admin`] and [`history`] are one service each; [`gateway`] carries the same
-//! commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks and who changes,
-//! [`decode`] sees to messages that cannot be read.
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`] and [`history`] are one service each;
+//! [`gateway`] carries the same commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
+//! and who changes, [`decode`] sees to messages that cannot be read.
 
 mod admin;
 mod audit;
@@ -16,6 +16,7 @@ mod history;
 mod orders;
 mod payments;
 mod products;
+mod projections;
 pub(crate) mod reading;
 mod rejection;
 pub(crate) mod request;
@@ -36,6 +37,7 @@ use proto::{
     history::v1::history_server::HistoryServer,
     order::v1::orders_server::OrdersServer,
     payment::v1::payments_server::PaymentsServer,
+    projection::v1::projections_server::ProjectionsServer,
     saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
 };
@@ -76,6 +78,10 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         )
         .add_service(SagasServer::new(sagas::Sagas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(EventsServer::new(events::Events::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            ProjectionsServer::new(projections::Projections::new(edge.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(AdminServer::new(admin::Admin::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             HistoryServer::new(history::History::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -109,6 +115,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.gateway.v1.Gateway",
         "playhouse.saga.v1.Sagas",
         "playhouse.events.v1.Events",
+        "playhouse.projection.v1.Projections",
         "playhouse.cluster.v1.Admin",
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use cluster::{Consistency, ReadOptions, VersionToken, Versioned};
+use cluster::{Consistency, QueryOptions, ReadOptions, VersionToken, Versioned};
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::status::Fault;
@@ -95,6 +95,14 @@ impl Reading {
             consistency,
             after: tokens,
         })
+    }
+
+    /// For a question to a read model, which the nearest replicas answer where nothing is said.
+    pub(crate) fn query_options(&self) -> QueryOptions {
+        QueryOptions {
+            consistency: self.consistency,
+            after: self.after.clone(),
+        }
     }
 
     /// For the engine.

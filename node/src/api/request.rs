@@ -11,8 +11,8 @@ use std::{
 };
 
 use cluster::{
-    AskError, Caller, Cluster, Entity, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext, Versioned,
-    cluster::fingerprint,
+    AskError, Caller, Cluster, Entity, QueryOptions, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext,
+    Versioned, cluster::fingerprint,
 };
 use prost::Message;
 use tonic::{
@@ -214,6 +214,11 @@ impl Call {
     /// How new it was.
     pub(super) fn newness(&self) -> Newness {
         *self.newness.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How new an answer of a read model must be.
+    pub(super) fn query_options(&self) -> QueryOptions {
+        self.reading.query_options()
     }
 
     /// The time that is left; zero when the deadline has passed.

@@ -15,6 +15,7 @@ mod order;
 mod output;
 mod price;
 mod product;
+mod projection;
 mod provider;
 mod quarantine;
 mod restart;
@@ -84,6 +85,9 @@ enum Command {
     /// Look at what is stored, and check a build before it is rolled out.
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Look at read models, ask them, build them anew.
+    #[command(subcommand)]
+    Projection(projection::Projection),
     /// Put and show products.
     #[command(subcommand)]
     Product(product::Product),
@@ -139,6 +143,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Group(group) => group.run().await,
         Command::DeadLetter(letter) => letter.run().await,
         Command::Schema(schema) => schema.run().await,
+        Command::Projection(projection) => projection.run().await,
         Command::Product(product) => product.run().await,
         Command::Stock(stock) => stock.run().await,
         Command::Order(order) => order.run().await,
@@ -225,6 +230,10 @@ mod tests {
             "group reset mailer --to now --shard 3",
             "group delete mailer",
             "dead-letter list mailer --json",
+            "projection list --json",
+            "projection show sales",
+            "projection query orders --json {} --stale 2s",
+            "projection rebuild sales --wait --wait-seconds 60",
             "dead-letter show mailer 3",
             "dead-letter retry mailer 3",
             "dead-letter skip mailer 3",

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     entity::{EntityKey, Registry, RequestId},
-    journal::{Decided, Record, Shard, checkpoint, keys},
+    journal::{Decided, Forgotten, Record, Shard, checkpoint, keys},
     replication::batch,
     store::{Batch, StateStore, memory::MemoryStore},
     trace::TraceContext,
@@ -306,6 +306,58 @@ fn what_an_older_build_has_written_is_not_skipped_in_silence() {
     assert_eq!(all(&world.shard, middle), Err(begins));
     assert_eq!(all(&world.shard, Position::BEGINNING), Ok(vec![3]));
     assert_eq!(all(&world.shard, Position::end_of(2)), Ok(vec![3]));
+}
+
+/// From the position at which an entity is forgotten on, nobody reads its events: neither from the tail, nor from a checkpoint
+/// that is being written, nor from the store. The others are read as before.
+#[test]
+fn what_is_forgotten_is_passed_over() {
+    for checkpoints in 0..3 {
+        let mut world = World::new();
+        world.append(&[(1, 1), (2, 1)], 1);
+        world.append(&[(1, 2), (2, 1)], 2);
+        if checkpoints > 0 {
+            world.checkpoint(3);
+        }
+        world.append(&[(1, 1), (2, 1)], 3);
+        let being_written = (checkpoints == 2).then(|| world.shard.freeze());
+        let forgotten = Record::Forgotten(Box::new(Forgotten {
+            entity: entity(1),
+            request: RequestId::new("forget").expect("a request id"),
+            at_ms: 4,
+            asked_by: None,
+            reason: "asked to".to_owned(),
+            trace: TraceContext::default(),
+        }));
+        world.journal.push(batch::pack([forgotten.encode()].iter()));
+        world.apply();
+        let whole = |world: &World| -> Vec<EntityKey> {
+            let (mut after, mut seen) = (Position::BEGINNING, Vec::new());
+            loop {
+                let max = PageMax {
+                    records: 2,
+                    bytes: 1 << 20,
+                };
+                let page = world.page(after, max, |_| true);
+                seen.extend(page.records.into_iter().map(|record| record.entity));
+                after = page.next;
+                if page.is_end {
+                    return seen;
+                }
+            }
+        };
+        assert_eq!(whole(&world), vec![entity(2); 3], "before the next checkpoint");
+        if let Some((tail, meta)) = being_written {
+            let batch = checkpoint::batch(&*world.store, &Registry::new(), &tail, &meta, 1_000).expect("a batch");
+            world.store.write(batch).expect("written");
+            world.store.sync();
+            world.shard.thaw(&meta);
+            assert_eq!(whole(&world), vec![entity(2); 3], "after the one that was under way");
+        }
+        world.checkpoint(3);
+        world.append(&[(2, 1)], 5);
+        assert_eq!(whole(&world), vec![entity(2); 4], "after it is gone");
+    }
 }
 
 /// Stored: must stay readable. And what it costs: some bytes beside the entity's id.

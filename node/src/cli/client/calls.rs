@@ -27,6 +27,10 @@ use proto::{
         ReturnItemsResponse, orders_client::OrdersClient,
     },
     payment::v1::{GetPaymentRequest, Payment, payments_client::PaymentsClient},
+    projection::v1::{
+        ListProjectionsRequest, ListProjectionsResponse, QueryRequest, QueryResponse, RebuildRequest, RebuildResponse,
+        ShowProjectionRequest, ShowProjectionResponse, projections_client::ProjectionsClient,
+    },
     saga::v1::{
         ExplainSagaRequest, ExplainSagaResponse, ListSagasRequest, ListSagasResponse, NudgeSagaRequest,
         NudgeSagaResponse, ShowSagaRequest, ShowSagaResponse, sagas_client::SagasClient,
@@ -114,4 +118,9 @@ reads! {
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
     describe: SchemasClient, DescribeRequest => DescribeResponse;
     check: SchemasClient, CheckRequest => CheckResponse;
+    list_projections: ProjectionsClient, ListProjectionsRequest => ListProjectionsResponse;
+    show_projection: ProjectionsClient, ShowProjectionRequest => ShowProjectionResponse;
+    query_projection: ProjectionsClient, QueryRequest => QueryResponse;
+    // Said twice, it is as if it was said once.
+    rebuild_projection: ProjectionsClient, RebuildRequest => RebuildResponse;
 }

@@ -175,7 +175,7 @@ impl Load {
 }
 
 async fn wait(what: &str, is_so: impl AsyncFn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !is_so().await {
         assert!(Instant::now() < until, "{what}: it never came to that");
         sleep(Duration::from_millis(30)).await;

@@ -240,11 +240,11 @@ fn apply_order(rows: &mut Rows<'_>, id: &str, day: &str, event: order::Event) {
     rows.put(order_key, &ordered);
 }
 
-fn apply_payment(rows: &mut Rows<'_>, id: &str, day: &str, event: payment::Event) {
+fn apply_payment(rows: &mut Rows<'_>, id: &str, day: &str, event: &payment::Event) {
     let asked = key(["payment", id]);
     let taken_on = |money: &Money| key(["money", day, money.currency.as_str()]);
     match event {
-        payment::Event::AuthorisationRequested { amount } => rows.put(asked, &amount),
+        payment::Event::AuthorisationRequested { amount } => rows.put(asked, amount),
         payment::Event::Captured => {
             if let Some(amount) = rows.get::<Money>(&asked) {
                 rows.update(taken_on(&amount), |taken: &mut TakenMoney| {
@@ -254,7 +254,7 @@ fn apply_payment(rows: &mut Rows<'_>, id: &str, day: &str, event: payment::Event
             }
         }
         payment::Event::Refunded { amount, .. } => {
-            rows.update(taken_on(&amount), |taken: &mut TakenMoney| {
+            rows.update(taken_on(amount), |taken: &mut TakenMoney| {
                 taken.refunded += 1;
                 taken.refunded_minor = taken.refunded_minor.saturating_add(amount.minor);
             });
@@ -338,7 +338,7 @@ impl Projection for Sales {
         if let Some(of_order) = event.of::<Order>() {
             apply_order(rows, event.id(), &day, of_order);
         } else if let Some(of_payment) = event.of::<Payment>() {
-            apply_payment(rows, event.id(), &day, of_payment);
+            apply_payment(rows, event.id(), &day, &of_payment);
         }
     }
 

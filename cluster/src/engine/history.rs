@@ -63,7 +63,7 @@ impl Engine {
         let mut head: Option<pb::Head> = None;
         let mut since = Instant::now();
         loop {
-            let mut pages = self.from_leader(key, request.clone()).await;
+            let mut pages = self.from_leader(key, request.clone());
             let ended = loop {
                 let page = match timeout(patience, pages.recv()).await {
                     Ok(Some(Ok(page))) => page,
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// The same from the node that leads now.
-    async fn from_leader(self: &Arc<Self>, key: &EntityKey, request: pb::RecordsRequest) -> Pages {
+    fn from_leader(self: &Arc<Self>, key: &EntityKey, request: pb::RecordsRequest) -> Pages {
         let shard = shard_of(key, self.shards());
         let (sender, pages) = mpsc::channel(PAGES_AHEAD_LEN);
         let leader = self.route(shard).leader;

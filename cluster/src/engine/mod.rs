@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// Takes note of a peer that introduces itself.
-    pub(crate) fn introduce(&self, hello: pb::HelloRequest) -> Result<pb::HelloResponse, String> {
+    pub(crate) fn introduce(&self, hello: &pb::HelloRequest) -> Result<pb::HelloResponse, String> {
         let node = NodeId::try_from(hello.node).unwrap_or_default();
         let map = self.map();
         let Some(member) = map.members.get(&node) else {
@@ -192,7 +192,7 @@ impl Engine {
                 hello.node
             ));
         };
-        self.may_read(&hello)?;
+        self.may_read(hello)?;
         let is_other = self.identity.introduce(node, hello.nonce, hello.has_begun)?;
         let is_other_to_all = member.nonce.is_some_and(|nonce| nonce != hello.nonce);
         Ok(pb::HelloResponse {

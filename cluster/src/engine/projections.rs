@@ -408,9 +408,10 @@ async fn wait_until_new(
             if let Some(token) = question.after {
                 replica.has_given(token).map_err(foreign)?;
             }
-            match models.reaches(model, replica.applied(), until).await {
-                true => Ok(Some(Duration::ZERO)),
-                false => Err(Told::TooOld),
+            if models.reaches(model, replica.applied(), until).await {
+                Ok(Some(Duration::ZERO))
+            } else {
+                Err(Told::TooOld)
             }
         }
         Newness::Within(bound_us) => {
@@ -424,7 +425,8 @@ async fn wait_until_new(
                 if !models.reaches(model, replica.applied(), until).await {
                     return Err(Told::TooOld);
                 }
-                match proof.map(|proof| proof.age()) {
+                let age = proof.map(super::super::shard::freshness::Proof::age);
+                match age {
                     Some(age) if age <= bound => return Ok(Some(age)),
                     _ if Instant::now() >= until => return Err(Told::TooOld),
                     _ => {}

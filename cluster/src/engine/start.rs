@@ -160,20 +160,18 @@ impl Engine {
             if said.is_some_and(|build| build != self.fleet.fingerprint()) {
                 hello::introduce_build(&self.identity, &self.links, card).await?;
             }
+        } else if let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await? {
+            is_first = true;
+            self.begin_with(cards)?;
+            let held = self.begin_first_groups().map_err(|error| error.to_string())?;
+            self.identity.begin((0, self.map().as_ref().clone()), held)?;
         } else {
-            if let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await? {
-                is_first = true;
-                self.begin_with(cards)?;
-                let held = self.begin_first_groups().map_err(|error| error.to_string())?;
-                self.identity.begin((0, self.map().as_ref().clone()), held)?;
-            } else {
-                tracing::warn!("the data folder was lost: this node comes back with new replicas of its shards");
-                let seeds: Vec<SocketAddr> = self.config.members.iter().map(|member| member.address).collect();
-                let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true, card).await?;
-                self.identity.begin((version, map.clone()), BTreeMap::new())?;
-                self.learn_builds(&map);
-                self.map.send_replace(Arc::new((version, map)));
-            }
+            tracing::warn!("the data folder was lost: this node comes back with new replicas of its shards");
+            let seeds: Vec<SocketAddr> = self.config.members.iter().map(|member| member.address).collect();
+            let (version, map) = join::join(&self.identity, self.own_address(), &seeds, true, card).await?;
+            self.identity.begin((version, map.clone()), BTreeMap::new())?;
+            self.learn_builds(&map);
+            self.map.send_replace(Arc::new((version, map)));
         }
         let opened = self.open_held(is_first).map_err(|error| error.to_string())?;
         let newest = opened.generations.values().copied().max().unwrap_or_default();

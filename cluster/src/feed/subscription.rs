@@ -149,7 +149,7 @@ impl Engine {
         let (sender, deliveries) = mpsc::channel(AHEAD_LEN_MAX);
         let merger = Merger {
             engine: Arc::clone(self),
-            followed: followers.map(|follower| begin(follower)).collect(),
+            followed: followers.map(begin).collect(),
             at_end: vec![false; self.shards() as usize + 1],
             waiting: shards.len(),
             cursor,
@@ -355,11 +355,12 @@ impl Merger {
                 position = next.position;
                 records.pop_front();
             }
-            if !records.is_empty() {
-                self.cursor.places.insert(shard, Place { position, ..behind });
+            let place = if records.is_empty() {
+                behind
             } else {
-                self.cursor.places.insert(shard, behind);
-            }
+                Place { position, ..behind }
+            };
+            self.cursor.places.insert(shard, place);
             self.told_end = false;
             self.note_end(shard, false);
             if !self.send(events).await {

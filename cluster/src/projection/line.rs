@@ -71,7 +71,7 @@ pub(crate) enum Stop {
     Store(StoreError),
     /// The author's code cannot take this one; what came before it can be written.
     Event {
-        before: Option<Step>,
+        before: Option<Box<Step>>,
         reason: String,
     },
 }
@@ -145,7 +145,8 @@ impl Line {
                     // It went well up to there a moment ago.
                     Some(last) => self
                         .take_all(which, &records[..place], records[last].position, mark)
-                        .ok(),
+                        .ok()
+                        .map(Box::new),
                     None => None,
                 };
                 let entity = &record.entity;

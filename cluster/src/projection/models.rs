@@ -32,6 +32,9 @@ use crate::{
     supervision::contain::contain,
 };
 
+/// All rows of a model, in the order of their keys, and how far it has come with them.
+pub(crate) type RowsAt = (Place, Vec<(Vec<u8>, Bytes)>);
+
 /// All models of one replica.
 pub(crate) struct Models {
     pub(crate) shard: u32,
@@ -289,7 +292,7 @@ impl Model {
     }
 
     /// All rows of what answers, and how far it has come.
-    pub(crate) fn rows(&self) -> Result<Option<(Place, Vec<(Vec<u8>, Bytes)>)>, StoreError> {
+    pub(crate) fn rows(&self) -> Result<Option<RowsAt>, StoreError> {
         let view = self.view.read();
         let Some(serving) = view.serving else {
             return Ok(None);

@@ -47,9 +47,12 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest pause of a rebuild after a batch.
 const REST_MAX: Duration = Duration::from_millis(200);
 
+/// The models of one replica, and the task that feeds them.
+type Fed = (Arc<Models>, JoinHandle<()>);
+
 /// The models of all replicas of a node.
 pub(crate) struct Projections {
-    shards: RwLock<BTreeMap<u32, (Arc<Models>, JoinHandle<()>)>>,
+    shards: RwLock<BTreeMap<u32, Fed>>,
     batches: Arc<Semaphore>,
     pub(crate) questions: Semaphore,
     pub(crate) questions_waiting: Semaphore,
@@ -199,7 +202,7 @@ impl Projector {
                 Ok(()) => {}
                 Err(Stop::Event { before, reason }) => {
                     if let Some(step) = before {
-                        self.write(model, |model| model.put(step))
+                        self.write(model, |model| model.put(*step))
                             .await?
                             .map_err(|error| error.to_string())?;
                     }

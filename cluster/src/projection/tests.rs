@@ -303,7 +303,7 @@ fn an_event_that_cannot_be_taken_in_stops_the_model_right_before_it() {
         reason.contains("account/a-1 at 2.0") && reason.contains("thirteen"),
         "{reason}"
     );
-    line.write(before.expect("the first one is good")).expect("written");
+    line.write(*before.expect("the first one is good")).expect("written");
     let place = line.standing.building.expect("it is being built").place;
     assert_eq!((place.last, place.events), (Position { index: 1, place: 0 }, 1));
     assert_eq!(rows(&line, 1), folded(&bad[..1]));

@@ -346,13 +346,13 @@ impl<S: Saga> Deciding<'_, S> {
                     None => Next::Completed(ms),
                 })
             }
-            Phase::Running | Phase::Undoing | Phase::Undone => Some(self.back(after, ms)),
+            Phase::Running | Phase::Undoing | Phase::Undone => Some(Self::back(after, ms)),
             Phase::New | Phase::Completed => None,
         }
     }
 
     /// Back to the last stage of which something is to be undone. At the top it ends, or the next round begins.
-    fn back(&self, after: &StateOf<S>, ms: u64) -> Next {
+    fn back(after: &StateOf<S>, ms: u64) -> Next {
         let starts_over = after.over && after.reason.is_none();
         let is_to_undo = |stage: &&Stage<S>| {
             stage.undo.is_some()

@@ -29,7 +29,7 @@ impl Entity for Other {
     type Rejection = String;
     type Token = NoToken;
 
-    fn decide(_: &(), _: OtherCommand, _: &Context) -> Result<Decision<Self>, String> {
+    fn decide((): &(), _: OtherCommand, _: &Context) -> Result<Decision<Self>, String> {
         Ok(Decision::reply(String::new()))
     }
     fn evolve((): &mut (), (): &()) {}

@@ -140,12 +140,11 @@ impl<'a> Check<'a> {
             }
         };
         let found = report.incompatible.len();
-        let examples = match &before {
-            Some(before) => self.compare(before, report),
-            None => {
-                report.fresh.push(format!("{name}: it is new"));
-                Map::new()
-            }
+        let examples = if let Some(before) = &before {
+            self.compare(before, report)
+        } else {
+            report.fresh.push(format!("{name}: it is new"));
+            Map::new()
         };
         for (key, example) in &examples {
             if let Err(reason) = self.try_example(key, example) {
@@ -192,28 +191,25 @@ impl<'a> Check<'a> {
                 ));
                 continue;
             }
-            match now.entry(*part, variant).filter(|now| now.version == entry.version) {
-                Some(same) => {
-                    let findings = compare(before.described.side(&entry.shape), now.side(&same.shape));
-                    for finding in findings {
-                        let text = format!("{what} of {name}: {}", finding.say());
-                        match finding.weight {
-                            Weight::Fine => report.fresh.push(text),
-                            Weight::Loses | Weight::Breaks => report.incompatible.push(text),
-                        }
+            if let Some(same) = now.entry(*part, variant).filter(|now| now.version == entry.version) {
+                let findings = compare(before.described.side(&entry.shape), now.side(&same.shape));
+                for finding in findings {
+                    let text = format!("{what} of {name}: {}", finding.say());
+                    match finding.weight {
+                        Weight::Fine => report.fresh.push(text),
+                        Weight::Loses | Weight::Breaks => report.incompatible.push(text),
                     }
                 }
-                None => {
-                    // What was written before goes through an upcast now: an example of it has to pass.
-                    let key = format!("{} {variant} {}", part.name(), entry.version);
-                    if !examples.contains_key(&key) {
-                        let example = example(variant, entry, &before.described.types);
-                        examples.insert(key, example);
-                        report.fresh.push(format!(
-                            "{what} of {name}: version {} is upcast from now on",
-                            entry.version
-                        ));
-                    }
+            } else {
+                // What was written before goes through an upcast now: an example of it has to pass.
+                let key = format!("{} {variant} {}", part.name(), entry.version);
+                if !examples.contains_key(&key) {
+                    let example = example(variant, entry, &before.described.types);
+                    examples.insert(key, example);
+                    report.fresh.push(format!(
+                        "{what} of {name}: version {} is upcast from now on",
+                        entry.version
+                    ));
                 }
             }
         }

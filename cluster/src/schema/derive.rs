@@ -95,7 +95,9 @@ impl Schema {
             .iter()
             .map(|(name, shape)| (name.clone(), simple(shape.clone(), &types)))
             .collect();
-        parts.iter().for_each(|(_, shape)| shape.names(&types, &mut used));
+        for (_, shape) in &parts {
+            shape.names(&types, &mut used);
+        }
         let types = types.into_iter().filter(|(name, _)| used.contains(name)).collect();
         Self { parts, types }
     }

@@ -1,7 +1,10 @@
 //! All that is known of one kind's stored values: their shapes and versions. This is what is committed, and what nodes tell
 //! each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value, json};
@@ -109,17 +112,13 @@ impl Described {
         for ((part, name), entry) in &self.entries {
             if matches!(part, Part::State | Part::Event) {
                 entry.shape.names(&self.types, &mut used);
-                text.push_str(&format!(
-                    "{} {name} {} {}\n",
-                    part.name(),
-                    entry.version,
-                    entry.shape.to_json()
-                ));
+                let (part, shape) = (part.name(), entry.shape.to_json());
+                let _ = writeln!(text, "{part} {name} {} {shape}", entry.version);
             }
         }
         for name in used {
             if let Some(shape) = self.types.get(&name) {
-                text.push_str(&format!("{name} {}\n", shape.to_json()));
+                let _ = writeln!(text, "{name} {}", shape.to_json());
             }
         }
         Some(fnv(text.as_bytes()))

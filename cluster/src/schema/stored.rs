@@ -165,7 +165,9 @@ fn drop_nothing(value: &mut Value) {
     match value {
         Value::Map(entries) => {
             entries.retain(|(name, value)| !name.is_str() || !value.is_nil());
-            entries.iter_mut().for_each(|(_, value)| drop_nothing(value));
+            for (_, value) in entries {
+                drop_nothing(value);
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nothing),
         _ => {}

@@ -102,7 +102,8 @@ build! { one_way, &[Upcast::event("Deposited", 1, |event| event.rename("sum", "a
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 fn context() -> Context {

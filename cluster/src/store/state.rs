@@ -149,7 +149,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         let source = old.db.open_tree(&name).map_err(|error| failed(&error))?;
         let target = new.db.open_tree(&name).map_err(|error| failed(&error))?;
         let (mut batch, mut bytes) = (sled::Batch::default(), 0);
-        for row in source.iter() {
+        for row in &source {
             let (key, value) = row.map_err(|error| failed(&error))?;
             bytes += key.len() + value.len();
             batch.insert(key, value);

@@ -131,7 +131,7 @@ impl peer_server::Peer for PeerServer {
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
         self.engine()?
-            .introduce(request.into_inner())
+            .introduce(&request.into_inner())
             .map(Response::new)
             .map_err(Status::failed_precondition)
     }

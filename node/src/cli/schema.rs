@@ -66,7 +66,7 @@ impl List {
         if self.json {
             print_json(&list_json(&described));
         } else {
-            print_text(&list_text(&described));
+            print_text(list_text(&described).trim_end());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -80,7 +80,7 @@ impl Check {
         if self.json {
             print_json(&check_json(&checked));
         } else {
-            print_text(&check_text(&checked));
+            print_text(check_text(&checked).trim_end());
         }
         Ok(if checked.unreadable.is_empty() {
             ExitCode::SUCCESS

@@ -51,11 +51,11 @@ mod tests {
 
     use super::*;
 
-    fn owners<'a>(planned: &'a BTreeMap<u32, String>) -> BTreeMap<u32, Option<&'a str>> {
+    fn owners(planned: &BTreeMap<u32, String>) -> BTreeMap<u32, Option<&str>> {
         planned.iter().map(|(shard, owner)| (*shard, Some(&**owner))).collect()
     }
 
-    fn of<'a>(planned: &'a BTreeMap<u32, String>, member: &str) -> Vec<u32> {
+    fn of(planned: &BTreeMap<u32, String>, member: &str) -> Vec<u32> {
         let mine = planned.iter().filter(|(_, owner)| **owner == member);
         mine.map(|(shard, _)| *shard).collect()
     }

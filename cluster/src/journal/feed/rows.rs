@@ -125,19 +125,18 @@ pub(crate) fn write(store: &dyn StateStore, fed: &[Fed], batch: &mut Batch) -> R
         })?;
         last = last_before(store, first.position.before())?;
     }
-    let mut newest_ms = match last {
-        Some((_, row)) => row.newest_ms,
-        None => {
-            // The first checkpoint with a feed: it begins here. Only a journal that an older build has written has more before.
-            let meta: Option<Meta> = store
-                .get(keys::META)?
-                .map(|bytes| keys::decode(keys::META, &bytes))
-                .transpose()?;
-            let older = meta.filter(|meta| meta.entities > 0);
-            let begins = older.map_or(Position::BEGINNING, |meta| Position::end_of(meta.applied.0));
-            batch.put(keys::feed(begins), keys::encode(&FeedRow::default()));
-            0
-        }
+    let mut newest_ms = if let Some((_, row)) = last {
+        row.newest_ms
+    } else {
+        // The first checkpoint with a feed: it begins here. Only a journal that an older build has written has more before.
+        let meta: Option<Meta> = store
+            .get(keys::META)?
+            .map(|bytes| keys::decode(keys::META, &bytes))
+            .transpose()?;
+        let older = meta.filter(|meta| meta.entities > 0);
+        let begins = older.map_or(Position::BEGINNING, |meta| Position::end_of(meta.applied.0));
+        batch.put(keys::feed(begins), keys::encode(&FeedRow::default()));
+        0
     };
     for fed in fed.chunks(FEED_ROW_LEN_MAX) {
         let row = FeedRow::of(fed, newest_ms);

@@ -118,13 +118,13 @@ impl Run {
     /// Undo goes from the bottom to the top; only an answer that came late may take it down again.
     fn check_order(&mut self, event: &Event<Parts, String>) {
         self.is_late |= matches!(event, Event::Late { .. });
-        let next = match event {
-            Event::Done { next, .. }
-            | Event::Refused { next, .. }
-            | Event::TurnedBack { next, .. }
-            | Event::Undone { next, .. }
-            | Event::Late { next, .. } => next,
-            _ => return,
+        let (Event::Done { next, .. }
+        | Event::Refused { next, .. }
+        | Event::TurnedBack { next, .. }
+        | Event::Undone { next, .. }
+        | Event::Late { next, .. }) = event
+        else {
+            return;
         };
         match next {
             Some(Next::Undo(stage, _)) => {
@@ -193,7 +193,7 @@ impl Run {
                 self.others.set(&of.step, !of.undo);
             }
             Outcome::Failed("no answer".to_owned())
-        } else if refuses && !(already && !of.undo) {
+        } else if refuses && (!already || of.undo) {
             let why = if self.chance(0.8) { "without me" } else { "No" };
             Outcome::rejected::<Other>(&why.to_owned())
         } else {
@@ -205,7 +205,7 @@ impl Run {
         }
     }
 
-    fn to_the_end(&mut self) -> &StateOf<Everything> {
+    fn run_to_the_end(&mut self) -> &StateOf<Everything> {
         for _ in 0..STEPS_MAX {
             if !self.step() {
                 return self.script.state();
@@ -220,7 +220,7 @@ fn whatever_comes_a_saga_ends_completed_or_undone_and_leaves_nothing_half_done()
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..SEEDS {
         let mut run = Run::new(seed);
-        let state = run.to_the_end().clone();
+        let state = run.run_to_the_end().clone();
         let told = || format!("{state:#?}\n{}", run.trace.join("\n"));
         let is_done = |step: &Step| run.others.is_done.contains(step);
         match state.phase {

@@ -147,9 +147,9 @@ const SCENARIOS: [(&str, Scenario); 8] = [
     ("returned_on_the_way", returned_on_the_way),
 ];
 
-/// A single failure is made up for by whoever meets it: the sagas try what must not fail again, and undo the rest. Only what an
-/// order gives back by itself is tried once and kept as a problem.
-const SEEN: [&str; 2] = [" Restock ", " Refund "];
+/// A single failure is made up for by whoever meets it: the sagas undo, or try again what can be said twice. What cannot, and what
+/// an order gives back by itself, is kept as a problem.
+const SEEN: [&str; 3] = [" Commit ", " Restock ", " Refund "];
 
 #[test]
 fn every_saga_ends_well_with_a_failure_at_each_step_and_a_repeat_of_each_step() {
@@ -163,22 +163,24 @@ fn every_saga_ends_well_with_a_failure_at_each_step_and_a_repeat_of_each_step() 
             }
         };
         let runs = every_fault_with(seeded, 8, scenario, check);
-        assert!(runs > 200, "{name} was hardly run: {runs}");
+        assert!(runs > 100, "{name} was hardly run: {runs}");
     }
 }
 
-/// What fails once after the point of no return is tried again, and nobody sees it.
+/// After the point of no return a failure of what can be said twice is made up for; any other is seen.
 #[test]
-fn a_failure_beyond_the_point_of_no_return_is_made_up_for() {
+fn a_failure_beyond_the_point_of_no_return_is_made_up_for_or_seen() {
     let mut seen = 0;
     for at in 0..60 {
         let mut world = seeded(1, Some((at, Fault::Fail)));
         checkout(&mut world);
         let hit = world.hit.clone().unwrap_or_default();
-        if [" Commit ", " Capture"].iter().any(|word| hit.contains(word)) {
-            assert!(invariants::problems(&world).is_empty(), "{hit}");
+        let (commit, capture) = (hit.contains(" Commit "), hit.contains(" Capture"));
+        if commit || capture {
+            assert_eq!(invariants::problems(&world).is_empty(), capture, "{hit}");
             assert_eq!(world.state::<Checkout>("o-1").phase, Phase::Completed);
-            assert!(world.lines().iter().any(|line| line.contains("saga-retry")), "{hit}");
+            let is_tried_again = world.lines().iter().any(|line| line.contains("saga-retry"));
+            assert_eq!(is_tried_again, capture, "{hit}");
             seen += 1;
         }
     }

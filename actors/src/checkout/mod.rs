@@ -61,7 +61,8 @@ pub enum Signal {
     Payment(Notice),
 }
 
-/// What must not fail, because there is no way back from it, is tried so often before it is kept as a problem.
+/// A capture is tried so often before it is kept as a problem: saying it again changes nothing. A stock item cannot tell a second
+/// commit from one without a reservation, so that is said once.
 const PERSISTENT: Retry = Retry::times(5, 1_000, 30_000);
 
 #[rustfmt::skip]
@@ -80,7 +81,7 @@ impl Saga for Checkout {
         Stage::new("record", steps::record).each(customer)       .undo(steps::forget).judge(steps::customer),
         Stage::new("confirm", steps::confirm)                    .point_of_no_return().judge(steps::order),
         // Beyond this line there is no way back.
-        Stage::new("commit", steps::commit).each(products)       .or_go_on().retry(PERSISTENT).judge(steps::stock),
+        Stage::new("commit", steps::commit).each(products)       .or_go_on().judge(steps::stock),
         Stage::new("capture", steps::capture)                    .or_go_on().retry(PERSISTENT).judge(steps::payment),
     ];
 

@@ -1,7 +1,7 @@
 //! What the rows of a checkout's table do, and what the answers mean: a word that machines know, a colon, and the detail.
 
 use cluster::{
-    Outcome,
+    Answer, Outcome,
     saga::{Action, Step, Verdict, Work},
 };
 
@@ -111,7 +111,15 @@ pub(super) fn customer(_: &Step, outcome: &Outcome) -> Verdict<()> {
     )
 }
 
+/// An order that waits to be cancelled has been confirmed: its answer was not heard, and it was called off before it was asked
+/// again. It waits for the checkout's end.
 pub(super) fn order(_: &Step, outcome: &Outcome) -> Verdict<()> {
+    let cancelling = order::Rejection::WrongStatus {
+        status: order::Status::Cancelling,
+    };
+    if matches!(outcome.answer::<Order>(), Answer::Rejected(rejection) if rejection == cancelling) {
+        return Verdict::Done;
+    }
     judge::<Order, _>(
         outcome,
         "order_unavailable",

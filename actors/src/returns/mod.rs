@@ -90,7 +90,8 @@ pub enum Signal {
     },
 }
 
-/// What must not fail, because there is no way back from it, is tried so often before it is kept as a problem.
+/// A refund is tried so often before it is kept as a problem: its reference names it. Restocking twice would count pieces twice, so
+/// that is said once.
 const PERSISTENT: Retry = Retry::times(5, 1_000, 30_000);
 
 #[rustfmt::skip]
@@ -104,7 +105,7 @@ impl Saga for Return {
         Stage::new("allocate", steps::allocate)               .undo(steps::release).judge(steps::customer),
         Stage::new("take-back", steps::take_back).each(orders).undo(steps::hand_out).judge(steps::order).point_of_no_return(),
         // Beyond this line there is no way back.
-        Stage::new("restock", steps::restock).each(products)  .or_go_on().retry(PERSISTENT).judge(steps::stock),
+        Stage::new("restock", steps::restock).each(products)  .or_go_on().judge(steps::stock),
         Stage::new("refund", steps::refund).each(refunds)     .or_go_on().retry(PERSISTENT).judge(steps::payment),
     ];
 

@@ -21,7 +21,7 @@ use tonic::{Code, Request, Status, Streaming, transport::Channel};
 const ITEMS: u64 = 20;
 const KILLS: u64 = 20;
 /// What is expected comes within this time, or never.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 async fn channel(address: &str) -> Option<Channel> {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");

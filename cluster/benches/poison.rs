@@ -8,7 +8,8 @@
 //! take turns, each with a new one, so that the panics, the backtrace and the quarantine's record fall into the measure.
 //! Its callers obey no delay: each asks again at once, but for a pause of its own, whatever it is told.
 
-#[path = "../tests/engines/mod.rs"]
+#[path = "../tests/engine/engines.rs"]
+#[allow(dead_code, reason = "it starts them in one way only")]
 mod engines;
 
 use std::{

@@ -27,6 +27,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Before a busy shard is looked at again, so that it is read in pages and not in single records.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// How long an answer to that is waited for.
+const ASK_MAX: Duration = Duration::from_millis(500);
 /// From this age on a replica asks for what is new.
 const AGE_ASK: Duration = Duration::from_millis(500);
 
@@ -53,17 +55,24 @@ impl Engine {
                 };
                 let until = Instant::now() + Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
                 let filter = Arc::new(filter);
-                let follow = replica.follow_feed(after, &filter, max, (LOOK_PAUSE, until));
+                let follow = async {
+                    let page = replica.follow_feed(after, &filter, max, (LOOK_PAUSE, until)).await?;
+                    if !page.is_end || page.age().is_some_and(|age| age <= AGE_ASK) {
+                        return Ok(page);
+                    }
+                    // An end is worth as much as it is new. Nothing else makes an idle replica's state new, and a reader that
+                    // is turned away here would find all the others just as old.
+                    let until = Instant::now() + ASK_MAX;
+                    let is_new = replica.freshness().within(AGE_ASK, until, || replica.ask_for_all());
+                    if !is_new.await || !page.records.is_empty() {
+                        return Ok(page);
+                    }
+                    replica.read_feed(page.next.max(after), &filter, max).await
+                };
                 let page = tokio::select! {
                     page = follow => page,
                     () = self.until_stopping() => return Told::NotHere,
                 };
-                if let Ok(page) = &page
-                    && page.is_end
-                    && page.age().is_none_or(|age| age > AGE_ASK)
-                {
-                    replica.ask_for_all();
-                }
                 page.map(Told::Page)
             }
             Question::Since(at_ms) => replica.seek_feed(at_ms).await.map(Told::Position),

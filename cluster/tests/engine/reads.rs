@@ -1,8 +1,6 @@
 //! Reads that another replica than the leader answers, on three engines whose connections can be cut: they are as new as
 //! they say, or they are refused.
 
-mod engines;
-
 use std::{
     net::SocketAddr,
     path::Path,
@@ -10,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::engines::{Node, free_addresses, request};
 use cluster::{
     Cluster, Config, Consistency, Context, Decision, Entity, Error, LocalBuilder, LocalCluster, NoToken, Outcome,
     ReadOptions, Registry, Request, Services, SpanRecord, SpanSink, VersionToken, Versioned,
     config::{Limits, Member},
 };
-use engines::{Node, free_addresses, request};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -134,7 +132,7 @@ impl Three {
                 id,
                 address: address(id),
             });
-            let config = engines::config(node, folder, members.collect(), Vec::new(), SHARDS);
+            let config = crate::engines::config(node, folder, members.collect(), Vec::new(), SHARDS);
             let started = serve(config, &spans).await;
             clusters.push(started.cluster.clone());
             nodes.push(started);

@@ -1,7 +1,5 @@
 //! Three engines and a dependency outside that fails: breakers that follow each other, a bulkhead that holds.
 
-mod engines;
-
 use std::{
     collections::BTreeSet,
     sync::{
@@ -11,12 +9,12 @@ use std::{
     time::Duration,
 };
 
+use crate::engines::{free_addresses, request, start_all};
 use cluster::{
     AskError, CallError, Cluster, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry, Service,
     ServiceCall, Services,
     supervision::{Forced, Guard, Phase, Policy},
 };
-use engines::{free_addresses, request, start_all};
 use futures::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;

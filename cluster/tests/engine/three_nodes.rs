@@ -1,13 +1,11 @@
 //! Three engines in one process, over real sockets and real disks: what an author of entities sees.
 
-mod engines;
-
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use crate::engines::{Node, free_addresses, request};
 use cluster::{
     Answer, AskError, Cluster, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry, Services,
 };
-use engines::{Node, free_addresses, request};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -97,7 +95,7 @@ const SHARDS: u32 = 4;
 
 async fn start_all(addresses: &[SocketAddr], folder: &Path) -> Vec<Node> {
     let registry = Registry::new().with::<Account>();
-    engines::start_all(addresses, folder, SHARDS, &registry, |_| Services::new()).await
+    crate::engines::start_all(addresses, folder, SHARDS, &registry, |_| Services::new()).await
 }
 
 async fn balance(cluster: &Cluster, id: &str) -> State {
@@ -254,7 +252,7 @@ async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
             .expect("a majority is there");
     }
     let registry = Registry::new().with::<Account>();
-    let third = engines::start(3, &addresses, other_folder.path(), SHARDS, registry, Services::new());
+    let third = crate::engines::start(3, &addresses, other_folder.path(), SHARDS, registry, Services::new());
     nodes.push(third.await);
     let mut is_whole = false;
     for _ in 0..300 {

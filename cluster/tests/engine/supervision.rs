@@ -1,7 +1,5 @@
 //! Three engines and an entity that fails: what its callers, its neighbours and people see of it.
 
-mod engines;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -10,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use crate::engines::{Node, free_addresses, request, start_all};
 use cluster::{
     Answer, AskError, Cluster, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry,
     Services, SpanRecord, SpanSink, supervision::Policy,
 };
-use engines::{Node, free_addresses, request, start_all};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 

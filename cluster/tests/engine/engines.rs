@@ -11,7 +11,6 @@ use cluster::{
 };
 
 /// Starts an engine on the address of its number.
-#[allow(dead_code, reason = "not every test starts nodes one by one")]
 pub(crate) async fn start(
     number: u16,
     addresses: &[SocketAddr],
@@ -26,7 +25,6 @@ pub(crate) async fn start(
 }
 
 /// The same, for one that may be refused.
-#[allow(dead_code, reason = "not every test has nodes that are refused")]
 pub(crate) async fn try_start(
     number: u16,
     addresses: &[SocketAddr],
@@ -39,7 +37,6 @@ pub(crate) async fn try_start(
 }
 
 /// The same without services, and with other limits.
-#[allow(dead_code, reason = "not every test has limits of its own")]
 pub(crate) async fn start_with(
     number: u16,
     addresses: &[SocketAddr],
@@ -55,7 +52,6 @@ pub(crate) async fn start_with(
 }
 
 /// Starts an engine that joins the cluster of these seeds.
-#[allow(dead_code, reason = "not every test has nodes that join")]
 pub(crate) async fn join(
     number: u16,
     address: SocketAddr,
@@ -70,14 +66,12 @@ pub(crate) async fn join(
 }
 
 /// Members with the numbers from 1.
-#[allow(dead_code, reason = "not every test makes configs of its own")]
 pub(crate) fn members(addresses: &[SocketAddr]) -> Vec<Member> {
     let numbered = (1..).zip(addresses);
     numbered.map(|(id, address)| Member { id, address: *address }).collect()
 }
 
 /// The config of a node whose folder has its number.
-#[allow(dead_code, reason = "not every test makes configs of its own")]
 pub(crate) fn config(node: u16, folder: &Path, members: Vec<Member>, join: Vec<SocketAddr>, shards: u32) -> Config {
     Config {
         node,
@@ -91,13 +85,11 @@ pub(crate) fn config(node: u16, folder: &Path, members: Vec<Member>, join: Vec<S
 }
 
 /// Addresses that nobody listens on.
-#[allow(dead_code, reason = "not every test has addresses of its own")]
 pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
     cluster::local::free_addresses(count)
 }
 
 /// Starts all engines and waits until every shard has a leader.
-#[allow(dead_code, reason = "not every test starts all at once")]
 pub(crate) async fn start_all(
     addresses: &[SocketAddr],
     folder: &Path,

@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use crate::engines::{Node, free_addresses, request, start_all};
 use cluster::{
     Answer, AskError, Cluster, Context, Decision, Entity, EntityKey, NoToken, Outcome, ReadOptions, Registry, Services,
     saga::{Action, Command, Known, NoSignal, Phase, Rejection, Retry, STUCK_AFTER, Saga, Stage, Verdict, Work},
 };
-use engines::{Node, free_addresses, request, start_all};
 use proto::saga::v1::{ListSagasRequest, ShowSagaResponse};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
-
-mod engines;
 
 /// A house with rooms that trips hold.
 struct House;

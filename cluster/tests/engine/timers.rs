@@ -1,17 +1,15 @@
 //! Durable timers over three engines: they outlive their leader and the whole cluster, and fire once.
 
-mod engines;
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use crate::engines::request;
 use cluster::{
     AskError, Cluster, Context, Decision, Effect, Entity, EntityKey, Error, LocalBuilder, LocalCluster, Outcome,
     ReadOptions, Registry, Services, SpanRecord, SpanSink, supervision::Policy,
 };
-use engines::request;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 

@@ -1,8 +1,6 @@
 //! Read models on three engines: what is rebuilt under load, after crashes and by another version equals the live one, and the
 //! answers are as new as they say.
 
-mod engines;
-
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -13,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::engines::{Node, free_addresses, request, start_all};
 use cluster::{
     Cluster, Consistency, Context, Decision, Entity, Error, NoToken, Outcome, ProjectedEvent, Projection, QueryOptions,
     Registry, Rows, VersionToken,
     feed::{FeedFilter, Start, SubscribeOptions},
     projection::{ModelRows, ProjectionView, script::Folded},
 };
-use engines::{Node, free_addresses, request, start_all};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -274,7 +272,7 @@ async fn a_rebuild_under_load_with_a_node_away_equals_the_live_one_byte_for_byte
         .await
         .expect("answered");
     assert!(held.answer.deposits > 0, "{held:?}");
-    let third = engines::start(
+    let third = crate::engines::start(
         3,
         &addresses,
         folder.path(),
@@ -330,7 +328,7 @@ async fn another_version_is_built_beside_the_one_that_answers_through_a_rolling_
     for number in (1..=3).rev() {
         let last = nodes.remove(number - 1);
         last.stop().await;
-        let node = engines::start(
+        let node = crate::engines::start(
             number as u16,
             &addresses,
             folder.path(),

@@ -1,15 +1,13 @@
 //! Engines of two builds in one cluster: an upgrade node by node, in which nothing is lost, nothing is written that a member
 //! cannot read, and after which old builds are refused.
 
-mod engines;
-
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
+use crate::engines::{Node, free_addresses, request, start_all};
 use cluster::{
     AskError, Context, Decision, Entity, Error, JsonSchema, NoToken, Outcome, Registry, Request, RequestId, Schema,
     Services, StartError, Upcast, cluster::ReadOptions,
 };
-use engines::{Node, free_addresses, request, start_all};
 use serde::{Deserialize, Serialize};
 use tempfile::tempdir;
 
@@ -180,7 +178,7 @@ async fn restart(nodes: &mut Vec<Node>, number: u16, addresses: &[SocketAddr], f
 /// Starts a node; one that was stopped in this process just now may not have let go of its folder yet.
 async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> Node {
     for _ in 0..100 {
-        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+        match crate::engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
             Ok(node) => {
                 let ready = node.cluster.ready(Duration::from_secs(20)).await;
                 ready.expect("it is ready");
@@ -196,7 +194,7 @@ async fn start(number: u16, addresses: &[SocketAddr], folder: &Path, build: Regi
 /// Why a build is refused that is started on a node's folder.
 async fn refusal(number: u16, addresses: &[SocketAddr], folder: &Path, build: Registry) -> String {
     for _ in 0..100 {
-        match engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
+        match crate::engines::try_start(number, addresses, folder, SHARDS, build.clone()).await {
             Err(StartError::Schema(reason)) => return reason,
             Err(StartError::Data(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(error) => panic!("node {number}: {error}"),
@@ -341,7 +339,7 @@ async fn what_a_member_cannot_read_is_held_back_and_afterwards_old_builds_are_re
     assert!(reason.contains("event Closed version 2 of account"), "{reason}");
     let reason = refusal(3, addresses, folder.path(), Registry::new()).await;
     assert!(reason.contains("the kind account"), "{reason}");
-    let refused = engines::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
+    let refused = crate::engines::join(4, *joining, addresses, folder.path(), old_build(), Services::new()).await;
     let Err(StartError::Join(reason)) = refused else {
         panic!("an old build is not let in")
     };

@@ -1,13 +1,11 @@
 //! Nodes join, are drained, lose their folders and leave, over real sockets and disks.
 
-mod engines;
-
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use crate::engines::{Node, free_addresses, request, start_all};
 use cluster::{
     Cluster, Context, Decision, Entity, NoToken, Outcome, ReadOptions, Registry, Services, StartError, config::Limits,
 };
-use engines::{Node, free_addresses, request, start_all};
 use proto::cluster::v1 as pb;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -49,7 +47,7 @@ fn registry() -> Registry {
 }
 
 async fn join(number: u16, address: SocketAddr, seeds: &[SocketAddr], folder: &Path) -> Node {
-    let joined = engines::join(number, address, seeds, folder, registry(), Services::new()).await;
+    let joined = crate::engines::join(number, address, seeds, folder, registry(), Services::new()).await;
     joined.expect("the cluster lets it in")
 }
 
@@ -130,7 +128,7 @@ async fn a_node_joins_takes_its_part_and_leaves_again() {
     // One that runs already is not replaced by another machine of that number.
     let stranger = free_addresses(1)[0];
     let other = tempfile::tempdir().expect("a folder");
-    let refused = engines::join(4, stranger, &addresses[..2], other.path(), registry(), Services::new()).await;
+    let refused = crate::engines::join(4, stranger, &addresses[..2], other.path(), registry(), Services::new()).await;
     assert!(matches!(refused, Err(StartError::Join(reason)) if reason.contains("another one")));
 
     // Copies are not given up without being told.
@@ -232,7 +230,7 @@ async fn a_node_that_is_unwell_gives_its_leaderships_away() {
     let mut nodes = Vec::new();
     for number in 1..=3 {
         let adjust: &dyn Fn(&mut Limits) = if number == 1 { &never_good } else { &|_| () };
-        let start = engines::start_with(number, &addresses, folder.path(), SHARDS, registry(), adjust);
+        let start = crate::engines::start_with(number, &addresses, folder.path(), SHARDS, registry(), adjust);
         nodes.push(start.await);
     }
     nodes[0]

@@ -1,21 +1,19 @@
 //! What three engines tell of what they have recorded: at any time, after any change of leaders; and that what is forgotten is gone from
 //! all of them.
 
-mod engines;
-
 use std::{
     fs,
     path::Path,
     time::{Duration, Instant},
 };
 
+use crate::engines::{Node, free_addresses, request, start, start_all, start_with};
 use cluster::{
     Answer, Caller, Context, Decision, Effect, Entity, EntityKey, Error, Outcome, ReadOptions, Registry, Request,
     Services,
     config::Limits,
     history::{Cause, HistoryError, HistoryFault, Point, Retention, replay},
 };
-use engines::{Node, free_addresses, request, start, start_all, start_with};
 use serde::{Deserialize, Serialize};
 
 const SHARDS: u32 = 2;

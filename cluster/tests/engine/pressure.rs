@@ -1,14 +1,12 @@
 //! What an engine does when there is too much: of callers, of live entities, of effects that cause effects.
 
-mod engines;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::engines::request;
 use cluster::{
     AskError, Cluster, Context, Decision, Effect, Entity, EntityKey, Error, LocalBuilder, LocalCluster, Outcome,
     ReadOptions, Registry, Request, Tenant, Versioned, cluster::fingerprint, config::Limits,
 };
-use engines::request;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 

@@ -23,7 +23,9 @@ const COLD_IN_FLIGHT: usize = 4;
 const LIVE: u64 = 60_000;
 /// Items that stay live, to compare with.
 const HOT_ITEMS: u64 = 100;
-/// How often it is looked whether all have left.
+/// The cluster's own entities on a node, which may stay live: the roster, and what asks it.
+const OWN_LIVE_MAX: u64 = 8;
+/// How often it is looked whether all others have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// They have left by then, or do not.
 const LEAVE_MAX: Duration = Duration::from_mins(2);
@@ -55,6 +57,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
     all_leave(&target).await?;
     sleep(CHECKPOINT).await;
 
+    // Processes that have not held a million entities: memory that was given back within them would hide what a live one takes.
+    let cluster = target.own()?;
+    cluster.stop().await;
+    cluster.start_again().await;
+    sleep(CHECKPOINT).await;
     let idle: u64 = target.processes().resident_bytes().iter().sum();
     let woken = LIVE.min(all);
     send(
@@ -147,10 +154,10 @@ async fn nodes(target: &Target) -> Result<Vec<NodeStatus>, String> {
     Ok(status.map_err(|status| status.to_string())?.into_inner().nodes)
 }
 
-/// Waits until no entity is live.
+/// Waits until no stock item is live.
 async fn all_leave(target: &Target) -> Result<(), String> {
     let until = Instant::now() + LEAVE_MAX;
-    while nodes(target).await?.iter().any(|node| node.activations > 0) {
+    while nodes(target).await?.iter().any(|node| node.activations > OWN_LIVE_MAX) {
         if Instant::now() > until {
             return Err("entities stay live though nothing reaches them".to_owned());
         }

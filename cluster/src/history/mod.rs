@@ -1,8 +1,8 @@
 //! What was recorded of an entity, and what can be learned from it: its state at any time, what lies between two times, and where
 //! another build would have decided otherwise.
 //!
-//! Reading order: [`recorded`] (what is kept of each decision), [`travel`] (the state at a version or a time), [`diff`] (what differs
-//! between two states), [`replay`] (every recorded command decided once more), [`caller`] (who asked), [`retention`] (how long it is kept), [`audit`]
+//! Reading order: [`recorded`] (what is kept of each decision), [`travel`] (the state at a version or a time), [`mod@diff`] (what differs
+//! between two states), [`mod@replay`] (every recorded command decided once more), [`caller`] (who asked), [`retention`] (how long it is kept), [`audit`]
 //! (who has looked). All of that is pure: it works
 //! on a list of records and a [`Registry`](crate::Registry). [`reading`] gets the records of a running cluster, [`wire`] is how they go
 //! over the network; which node they come from stands in `cluster/src/engine/history.rs`.

@@ -29,8 +29,8 @@ use crate::{
 
 /// Records and bytes of one batch, at most.
 const BATCH_MAX: PageMax = PageMax {
-    records: 256,
-    bytes: 256 << 10,
+    records: 1_024,
+    bytes: 1 << 20,
 };
 /// Batches that are worked on at one time on a node.
 const BATCHES_MAX: usize = 2;
@@ -39,7 +39,7 @@ const QUESTIONS_MAX: usize = 4;
 /// and those that may wait for that.
 const QUESTIONS_WAITING_MAX: usize = 256;
 /// After a commit it waits so long for more, unless somebody asks.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_secs(1);
 /// It looks for news after so long even when nothing woke it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// What could not be taken in is tried again after so long.

@@ -77,7 +77,7 @@
 //! - An outcome that is not waited for changes nothing.
 //!
 //! Reading order: [`table`] (what an author declares), [`work`] (what an author's functions see and say), [`message`],
-//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga), [`test`] (how an author tests one). What the engine tells people is in
+//! [`state`], [`decide`] (the machine), [`outline`] (what can be told of any saga), [`mod@test`] (how an author tests one). What the engine tells people is in
 //! [`crate::engine`]'s `sagas`.
 
 mod decide;
@@ -135,7 +135,7 @@ pub trait Saga: Sized + Send + Sync + 'static {
     const UPCASTS: &'static [Upcast] = &[];
 
     /// What the stored types look like: [`Schema::of::<Self>()`](Schema::of) once input, fact and signal derive
-    /// [`JsonSchema`](crate::JsonSchema).
+    /// [`JsonSchema`].
     fn schema() -> Schema {
         Schema::undeclared()
     }

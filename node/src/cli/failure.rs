@@ -99,6 +99,7 @@ pub(crate) fn refusal_text(status: &Status) -> String {
     let fields = details.bad_request().map(|bad| {
         bad.field_violations
             .iter()
+            .filter(|v| !status.message().contains(&format!("{} {}", v.field, v.description)))
             .map(|v| format!("{}: {}", v.field, v.description))
     });
     let reasons = details
@@ -137,6 +138,9 @@ mod tests {
             refusal_text(&status),
             "the order cannot be read (lines[0].quantity: must be at least 1)"
         );
+        let details = ErrorDetails::with_bad_request(vec![FieldViolation::new("kinds", "names \"tea\"")]);
+        let said = Status::with_error_details(Code::InvalidArgument, "kinds names \"tea\"", details);
+        assert_eq!(refusal_text(&said), "kinds names \"tea\"");
         assert_eq!(refusal_text(&Status::not_found("")), "not found");
     }
 

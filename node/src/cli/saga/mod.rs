@@ -313,6 +313,10 @@ fn shown_text(shown: &ShowSagaResponse) -> String {
     for problem in &shown.problems {
         add("problem", &problem.step, "", String::new(), &problem.reason);
     }
+    let steps = match rows.row_count() {
+        0 => "nothing is left to do".to_owned(),
+        _ => render(&rows),
+    };
     let state = parsed(&shown.state_json);
     let state = serde_json::to_string_pretty(&state).unwrap_or_else(|_| state.to_string());
     let reason = if saga.reason.is_empty() {
@@ -321,14 +325,13 @@ fn shown_text(shown: &ShowSagaResponse) -> String {
         format!("  because {}", saga.reason)
     };
     format!(
-        "{}  {} at {}  version {}  round {}  started {}{reason}\n\n{}\n\n{state}",
+        "{}  {} at {}  version {}  round {}  started {}{reason}\n\n{steps}\n\n{state}",
         saga.key,
         saga.state,
         saga.stage,
         shown.version,
         shown.round,
-        ago(saga.started_unix_ms, now_ms()),
-        render(&rows)
+        ago(saga.started_unix_ms, now_ms())
     )
 }
 

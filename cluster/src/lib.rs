@@ -73,6 +73,8 @@ pub mod entity;
 pub mod error;
 pub mod feed;
 pub mod history;
+#[cfg(test)]
+mod inputs;
 mod journal;
 pub mod local;
 mod membership;

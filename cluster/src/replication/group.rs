@@ -13,6 +13,7 @@ use raft::{
 use super::{
     Entry, batch,
     catch_up::CatchUp,
+    credible::{Known, is_credible},
     driver::{Applied, Boot, Failure, GroupStatus, GroupWrite, Output, Role, Settings, Task},
     election,
     group_log::GroupLog,
@@ -189,7 +190,7 @@ impl Group {
         if wire.to != self.raw.raft.id {
             return;
         }
-        if !message::is_from_a_peer(&wire, self.raw.raft.raft_log.last_index()) {
+        if !is_credible(&wire, self.known()) {
             tracing::warn!(
                 group = self.id,
                 from = wire.from,
@@ -227,6 +228,17 @@ impl Group {
         if let Some(message) = message::from_wire(wire) {
             // Refused are messages of replicas that no longer belong, and of the past: nothing to do about either.
             let _ = self.raw.step(message);
+        }
+    }
+
+    fn known(&self) -> Known {
+        let log = &self.raw.raft.raft_log;
+        Known {
+            id: self.raw.raft.id,
+            term: self.raw.raft.term,
+            last: log.last_index(),
+            committed: log.committed,
+            committed_term: log.term(log.committed).unwrap_or_default(),
         }
     }
 
@@ -527,13 +539,19 @@ impl Group {
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let mut change = ConfChangeV2::default();
                     // An empty change ends the time in which two majorities count.
-                    change
-                        .merge_from_bytes(&entry.data)
-                        .expect("a committed change of members was encoded by the library");
-                    let state = self
-                        .raw
-                        .apply_conf_change(&change)
-                        .expect("a change of members was checked before it was proposed");
+                    let read = change.merge_from_bytes(&entry.data);
+                    let changed = read
+                        .map_err(|error| error.to_string())
+                        .and_then(|()| self.raw.apply_conf_change(&change).map_err(|error| error.to_string()));
+                    // No leader proposes one that cannot be. Every replica passes over it alike.
+                    let state = changed.unwrap_or_else(|reason| {
+                        tracing::error!(
+                            group = self.id,
+                            reason,
+                            "a change of members that cannot be is passed over"
+                        );
+                        self.raw.raft.prs().conf().to_conf_state()
+                    });
                     // One that came to lead while it was on its way out. The library would have it lead on, and then looks
                     // for its own progress, which is gone.
                     if self.is_leader() && !self.raw.raft.promotable() {

@@ -6,7 +6,6 @@ use protobuf::ProtobufEnum;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
 use super::{
-    catch_up::QUESTION_LEN,
     driver::HardState,
     members::{Members, RaftId},
 };
@@ -91,37 +90,6 @@ pub(super) fn is_failed_fetch(wire: &pb::RaftMessage) -> bool {
 /// Whether a message is a replica's question for all that is committed.
 pub(super) fn is_read_index(wire: &pb::RaftMessage) -> bool {
     wire.kind == MessageType::MsgReadIndex.value() as u32
-}
-
-/// Whether a peer of this program can have sent it to a replica whose log ends at `last`. All else would be taken by the
-/// library as a broken invariant.
-pub(super) fn is_from_a_peer(wire: &pb::RaftMessage, last: u64) -> bool {
-    let Some(kind) = i32::try_from(wire.kind).ok().and_then(MessageType::from_i32) else {
-        return false;
-    };
-    let follow = |(place, entry): (u64, &pb::RaftEntry)| entry.index == wire.index + 1 + place;
-    match kind {
-        MessageType::MsgAppend => (0..).zip(&wire.entries).all(follow),
-        MessageType::MsgHeartbeat => wire.commit <= last,
-        MessageType::MsgSnapshot => wire
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.members.is_some()),
-        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => match &wire.entries[..] {
-            [asked] => asked.data.len() == QUESTION_LEN,
-            _ => false,
-        },
-        MessageType::MsgAppendResponse
-        | MessageType::MsgRequestVote
-        | MessageType::MsgRequestVoteResponse
-        | MessageType::MsgRequestPreVote
-        | MessageType::MsgRequestPreVoteResponse
-        | MessageType::MsgHeartbeatResponse
-        | MessageType::MsgSnapStatus
-        | MessageType::MsgTimeoutNow => wire.entries.is_empty(),
-        // Made by the library for itself, or by this node.
-        _ => false,
-    }
 }
 
 fn entry_to_wire(entry: Entry) -> pb::RaftEntry {

@@ -5,7 +5,7 @@
 //! disk, clock or task, so the very same code runs in a node (`shard::runtime`) and in the simulation (`simulation`).
 //!
 //! Reading order: [`driver`], [`group`] (one group's part of it), [`group_log`] (the log as the library reads it), [`message`]
-//! (the wire form), [`catch_up`] (how a replica learns that
+//! (the wire form), [`credible`] (what a peer can have sent), [`catch_up`] (how a replica learns that
 //! it has everything), [`members`] (who belongs to a group), [`batch`] (many records in one entry).
 //!
 //! The orders that must hold, each guarded by the simulation:
@@ -15,12 +15,15 @@
 
 pub(crate) mod batch;
 mod catch_up;
+mod credible;
 pub(crate) mod driver;
 mod election;
 mod group;
 mod group_log;
 pub(crate) mod members;
 mod message;
+#[cfg(test)]
+mod strangers;
 
 /// An entry of a group's log, in the form in which the log stores it.
 pub(crate) use raft::eraftpb::Entry;

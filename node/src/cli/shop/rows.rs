@@ -245,4 +245,25 @@ mod tests {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
     }
+
+    proptest::proptest! {
+        /// Whatever a file holds, each of its lines is a row, if only one with a fault.
+        #[test]
+        fn any_file_is_read_or_refused(
+            is_headed in proptest::bool::ANY,
+            lines in proptest::collection::vec("[ -~\\PC\"]{0,60}|[0-9A-Z]{1,6},[0-9A-Z]{0,6},,-?[0-9]{1,22},,-?[0-9.]{1,22},[0-9.]{0,9},", 0..8),
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+        ) {
+            let mut content = if is_headed { HEADER.as_bytes().to_vec() } else { Vec::new() };
+            content.extend(lines.join("\n").into_bytes());
+            content.extend(noise);
+            if let Ok(file) = parse(&content) {
+                for row in file.rows {
+                    proptest::prop_assert!(row.fault.is_some() || !row.sku.is_empty());
+                }
+            }
+            let packed = [&GZIP_MAGIC[..], &content].concat();
+            let _ = unpack(packed);
+        }
+    }
 }

@@ -161,7 +161,7 @@ fn samples() -> Vec<Vec<u8>> {
     ]
 }
 
-/// So many of each; more for a longer run: `INPUT_CASES=1000000 cargo test -p cluster --lib --release inputs strangers`.
+/// So many of each; more for a longer run: `INPUT_CASES=1000000 cargo test -p cluster --lib -- inputs strangers`.
 pub(crate) fn cases() -> u32 {
     let wanted = std::env::var("INPUT_CASES").ok().and_then(|number| number.parse().ok());
     wanted.unwrap_or(3_000)

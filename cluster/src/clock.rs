@@ -1,6 +1,11 @@
 //! The time of day, as the engine is given it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::faults::Faults;
 
 /// A clock. Its times are recorded, and order nothing: order comes from the journal.
 pub(crate) trait Clock: Send + Sync {
@@ -8,12 +13,12 @@ pub(crate) trait Clock: Send + Sync {
     fn now_ms(&self) -> u64;
 }
 
-/// The machine's clock.
-pub(crate) struct SystemClock;
+/// The machine's clock, as wrong as it is to be.
+pub(crate) struct SystemClock(pub(crate) Arc<Faults>);
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
-        unix_ns() / 1_000_000
+        (unix_ns() / 1_000_000).saturating_add_signed(self.0.clock_offset_ms())
     }
 }
 

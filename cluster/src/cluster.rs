@@ -13,6 +13,7 @@ use crate::{
     engine::{Engine, read::Query},
     entity::{Entity, EntityKey, Registry, RequestId, release::Release},
     error::{AskError, Error},
+    faults::Faults,
     feed::{
         ConsumeOptions, Consumer, Start, SubscribeOptions, Subscription,
         groups::{DeadLetterView, GroupView},
@@ -164,6 +165,11 @@ impl Cluster {
                 .max_decoding_message_size(FRAME_BYTES_MAX)
                 .max_encoding_message_size(FRAME_BYTES_MAX),
         )
+    }
+
+    /// What may be made wrong with this node, for trials; `None` unless [`Config::chaos`] allows it.
+    pub fn faults(&self) -> Option<&Faults> {
+        self.engine.faults()
     }
 
     /// Waits until every shard has a leader that this node knows of.

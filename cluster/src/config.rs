@@ -36,6 +36,9 @@ pub struct Config {
     /// How many nodes hold a copy of each shard; fewer where there are fewer nodes.
     #[serde(default = "default_replicas")]
     pub replicas: usize,
+    /// Whether this node may be told to hurt itself ([`crate::faults`]). For clusters that one tries things out on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chaos: bool,
     /// Limits and times.
     #[serde(default)]
     pub limits: Limits,

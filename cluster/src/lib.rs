@@ -71,6 +71,7 @@ pub mod config;
 mod engine;
 pub mod entity;
 pub mod error;
+pub mod faults;
 pub mod feed;
 pub mod history;
 #[cfg(test)]

@@ -24,7 +24,7 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "raft_engine",
-        places: &["cluster/src/store/log.rs"],
+        places: &["cluster/src/store/log.rs", "cluster/src/store/device.rs"],
     },
     Library {
         name: "sled::",
@@ -69,6 +69,10 @@ const LIBRARIES: &[Library] = &[
             "tests",
             "examples",
         ],
+    },
+    Library {
+        name: "hyper_util",
+        places: &["cluster/src/transport/shaped.rs"],
     },
     Library {
         name: "governor",

@@ -8,7 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Engine, status::Detail};
+use super::{
+    Engine,
+    folder::{self, Held},
+    status::Detail,
+};
 use crate::{
     clock::SystemClock,
     journal::{
@@ -24,8 +28,6 @@ use crate::{
 /// Index and term at which the log of every group begins. Not zero, so that a replica that begins with nothing is sent a
 /// snapshot and learns the members from it.
 const BEGIN: (u64, u64) = (1, 1);
-/// What to do about a folder whose parts do not fit together.
-const REBUILD: &str = "delete this node's data folder and start it: it is rebuilt from its peers";
 
 /// What the driver's threads start with.
 pub(super) struct Opened {
@@ -91,19 +93,12 @@ impl Engine {
                 self.db.drop_all(shard)?;
                 continue;
             };
-            let stored = self
-                .log
-                .group(shard)?
-                .ok_or_else(|| StoreError::Failed(format!("the log knows nothing of shard {shard}; {REBUILD}")))?;
-            self.db.keep_only(shard, stored.generation)?;
-            let state = Shard::open(self.db.shard(shard, stored.generation)?)?;
+            let found = self.found.lock().remove(&shard);
+            let Held { stored, state } = match found {
+                Some(found) => found,
+                None => folder::held(&self.log, &self.db, shard)?,
+            };
             let meta = state.meta().clone();
-            if meta.applied.0 < stored.cut.0 {
-                return Err(StoreError::Failed(format!(
-                    "the state of shard {shard} ends at {}, and the log begins after {}; {REBUILD}",
-                    meta.applied.0, stored.cut.0
-                )));
-            }
             let mut hard_state = stored.hard_state;
             // The commit position is written along with other things; the state store may know better.
             hard_state.commit = hard_state.commit.max(meta.applied.0);
@@ -131,7 +126,7 @@ impl Engine {
             limits: self.config.limits.clone(),
             mailbox: Arc::clone(&self.mailbox),
             db: Arc::clone(&self.db),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock(Arc::clone(&self.faults))),
             spans: self.spans.clone(),
             live: Arc::clone(&self.live),
             fleet: Arc::clone(&self.fleet),

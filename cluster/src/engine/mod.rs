@@ -1,6 +1,6 @@
 //! A node's engine: what stands between the one door ([`crate::Cluster`]) and the shards.
 //!
-//! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`call`] (how a command or a read
+//! Reading order: this file (what it holds), [`start`] (how it comes to life and ends), [`folder`] (what is in its folder), [`call`] (how a command or a read
 //! finds its leader), [`route`] (which node is asked), [`read`] (what a read asks for, and who may answer it), [`load`] (how much is let in), [`groups`] (the
 //! replicas of this node), [`feed`] (who answers for the feed of a shard), [`projections`] (who answers of read models), [`upkeep`] (snapshots to fetch,
 //! leaders and members to move), [`health`] (whether it is well enough to lead), [`roster`] (following the cluster's map, and changing it), [`schema`] (what the
@@ -10,6 +10,7 @@
 mod audit;
 mod call;
 mod feed;
+mod folder;
 pub(crate) mod forget;
 mod groups;
 mod health;
@@ -30,6 +31,7 @@ mod timers;
 mod upkeep;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -52,6 +54,7 @@ use crate::{
     codec,
     config::{Config, Limits, NodeId},
     entity::Registry,
+    faults::Faults,
     membership::Map,
     projection::projector::Projections,
     schema::fleet::Fleet,
@@ -82,6 +85,10 @@ pub(crate) struct Engine {
     links: Arc<Links>,
     log: Arc<Log>,
     db: Arc<StateDb>,
+    /// What was found in the data folder, until the replicas are made of it.
+    found: Mutex<BTreeMap<u32, folder::Held>>,
+    /// What is wrong with this node, where that is allowed.
+    faults: Arc<Faults>,
     /// This node's replicas.
     replicas: Arc<Slots>,
     /// Who leads each shard, the system shard last.
@@ -165,6 +172,11 @@ impl Engine {
     pub(crate) async fn until_stopping(&self) {
         // The sender lives as long as the engine.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// What may be made wrong with this node; `None` where that is not allowed.
+    pub(crate) fn faults(&self) -> Option<&Faults> {
+        self.config.chaos.then_some(&*self.faults)
     }
 
     fn replica(&self, shard: u32) -> Option<Arc<Replica>> {

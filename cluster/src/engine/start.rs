@@ -15,13 +15,14 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Engine, SNAPSHOTS, audit::Auditor, groups::Opened};
+use super::{Engine, audit::Auditor, folder, folder::Folder, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
     codec,
     config::{Config, NodeId},
     entity::Registry,
+    faults::Faults,
     feed::group::{self, Group},
     history::audit::{Audit, RETENTION},
     membership::{
@@ -45,7 +46,7 @@ use crate::{
         slots::Slots,
     },
     spans::Spans,
-    store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
+    store::identity::Identity,
     supervision::dependency::Dependency,
     transport::links::Links,
 };
@@ -61,20 +62,18 @@ impl Engine {
         services: Services,
     ) -> Result<Arc<Self>, StartError> {
         check(&config)?;
-        let (node, folder) = (config.node, config.data.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let identity = Identity::open(&folder, node)?;
-            // Snapshots are made for those who need them now; what is left of an earlier run is of no use.
-            match std::fs::remove_dir_all(folder.join(SNAPSHOTS)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
-                _ => {}
-            }
-            let erasure = Erasure::open(&folder).map_err(|error| error.to_string())?;
-            let log = Log::open(&folder.join("log")).map_err(|error| error.to_string())?;
-            let db = StateDb::open(&folder.join("state")).map_err(|error| error.to_string())?;
-            Ok::<_, String>((identity, erasure, log, db))
+        let faults = Arc::new(Faults::default());
+        let opened = tokio::task::spawn_blocking({
+            let (config, faults) = (config.clone(), Arc::clone(&faults));
+            move || folder::open(&config, &faults)
         });
-        let (identity, erasure, log, db) = opened
+        let Folder {
+            identity,
+            erasure,
+            log,
+            db,
+            held,
+        } = opened
             .await
             .map_err(|error| StartError::Data(error.to_string()))?
             .map_err(StartError::Data)?;
@@ -91,7 +90,7 @@ impl Engine {
         let (version, map) = first_map(&config, &identity, fleet.own()).await?;
         (config.shards, config.replicas) = (map.shards, map.copies);
         let mailbox = Arc::new(Mailbox::default());
-        let links = Arc::new(Links::new(&config, &mailbox));
+        let links = Arc::new(Links::new(&config, &mailbox, &faults));
         // Where the config file says that a peer listens is newer than what was last heard of it: it was given at this start.
         for (peer, member) in &map.members {
             links.connect(*peer, config.address_of(*peer).unwrap_or(member.address));
@@ -125,6 +124,8 @@ impl Engine {
             links,
             log: Arc::new(log),
             db: Arc::new(db),
+            found: Mutex::new(held),
+            faults,
             has_begun: AtomicBool::new(false),
             next_generation: AtomicU64::new(1),
             chains_ended: AtomicU64::new(0),
@@ -160,7 +161,9 @@ impl Engine {
             if said.is_some_and(|build| build != self.fleet.fingerprint()) {
                 hello::introduce_build(&self.identity, &self.links, card).await?;
             }
-        } else if let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await? {
+        } else if !self.identity.is_lost()
+            && let First::Yes { cards } = hello::introduce_first(&self.identity, &self.links, card).await?
+        {
             is_first = true;
             self.begin_with(cards)?;
             let held = self.begin_first_groups().map_err(|error| error.to_string())?;
@@ -218,6 +221,7 @@ impl Engine {
             limits: limits.clone(),
             db: Arc::clone(&self.db),
             log: Arc::clone(&self.log),
+            data: self.config.data.clone(),
             erasure: Arc::clone(&self.erasure),
             mailbox: Arc::clone(&self.mailbox),
             snapshots: self.snapshot_folder(),
@@ -229,6 +233,7 @@ impl Engine {
             replicas: Arc::clone(&self.replicas),
             writes,
             outgoing: Arc::clone(&self.links),
+            data: self.config.data.clone(),
             tasks,
             tick: self.config.tick(),
         })?;
@@ -345,7 +350,7 @@ async fn first_map(config: &Config, identity: &Identity, card: &Card) -> Result<
         return Ok((0, Map::first(config)));
     }
     let own = config.address_of(config.node).expect("the configuration was checked");
-    let map = join::join(identity, own, &config.join, false, card)
+    let map = join::join(identity, own, &config.join, identity.is_lost(), card)
         .await
         .map_err(StartError::Join)?;
     identity.begin(map.clone(), BTreeMap::new()).map_err(StartError::Data)?;

@@ -163,6 +163,7 @@ impl LocalCluster {
             join: Vec::new(),
             shards: self.made_of.shards,
             replicas: 3,
+            chaos: false,
             limits,
         };
         (config, (self.made_of.services)(number))

@@ -239,6 +239,7 @@ pub(crate) mod tests {
             join: Vec::new(),
             shards,
             replicas: 3,
+            chaos: false,
             limits: Limits::default(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{end_node, mailbox::Mailbox, replica::Replica, slots::Slots, snapshot};
+use super::{end_node, end_with, mailbox::Mailbox, replica::Replica, slots::Slots, snapshot};
 use crate::{
     config::Limits,
     entity::Registry,
@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) erasure: Arc<Erasure>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) snapshots: PathBuf,
+    /// This node's data folder.
+    pub(crate) data: PathBuf,
 }
 
 /// Begins the thread.
@@ -142,7 +144,7 @@ impl Checkpointer {
                     });
                 }
             }
-            Err(error) => end_node(&format!("the state store cannot be written: {error}")),
+            Err(error) => end_with(&self.parts.data, "the state store cannot be written", &error),
         }
         if let Err(error) = self.parts.log.purge() {
             tracing::warn!(%error, "old files of the log could not be removed");

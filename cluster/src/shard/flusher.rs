@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
 };
@@ -28,7 +29,12 @@ pub(crate) fn spawn(
             let writes: Vec<Write> = std::iter::once(first).chain(receiver.try_iter()).collect();
             let last = writes.last().map_or(0, |write| write.number);
             mailbox.timings().sync_begins();
-            flusher.flush(writes);
+            // The log's library panics when the device does not take what it was given. What is on it then is unknown.
+            if catch_unwind(AssertUnwindSafe(|| flusher.flush(writes))).is_err() {
+                end_node(
+                    "the log cannot be brought to the device; replace it if that happens again, then start the node",
+                );
+            }
             mailbox.timings().sync_ends();
             mailbox.send(Event::Input(Input::Written(last)));
         }

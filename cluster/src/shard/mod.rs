@@ -33,9 +33,12 @@ pub(crate) mod supervisor;
 pub(crate) mod timers;
 pub(crate) mod timings;
 
+use std::path::Path;
+
 use crate::{
     entity::{Entity as _, EntityKey},
     membership::Roster,
+    store::{StoreError, damage},
 };
 
 /// The shard of an entity. Only its id counts, so that entities that work together and share an id (an order, its
@@ -56,6 +59,20 @@ pub(crate) fn end_node(reason: &str) -> ! {
     tracing::error!(reason, "this node cannot go on and ends");
     eprintln!("playhouse: this node cannot go on and ends: {reason}");
     std::process::exit(70);
+}
+
+/// Ends the process because of what the store says. Damage is noted in the data folder: at the next start the node fetches everything from
+/// its peers, instead of meeting the same again.
+pub(crate) fn end_with(data: &Path, what: &str, error: &StoreError) -> ! {
+    if error.is_damage() {
+        damage::note(data, &error.to_string());
+        end_node(&format!(
+            "{what}: {error}. Start it again: it sets its data folder aside then and fetches everything from its peers"
+        ));
+    }
+    end_node(&format!(
+        "{what}: {error}; free the disk or replace it, then start the node"
+    ));
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use proto::cluster::v1 as pb;
 use tokio::sync::oneshot;
 
 use super::{
-    end_node,
+    end_node, end_with,
     mailbox::{Committed, Event, Fate, Mailbox, OnFate},
     replica::Replica,
     slots::Slots,
@@ -38,6 +39,8 @@ pub(crate) struct Parts<O> {
     pub(crate) outgoing: O,
     pub(crate) tasks: tokio::sync::mpsc::UnboundedSender<Task>,
     pub(crate) tick: Duration,
+    /// This node's data folder.
+    pub(crate) data: PathBuf,
 }
 
 /// Begins the thread. It ends with [`Event::Stop`]; should it panic, the node ends.
@@ -252,9 +255,7 @@ impl<O: Outgoing> Runtime<O> {
                         self.resolve(ticket, if taken { Ok(done) } else { Err(Failure::NotLeader) });
                     }
                 }
-                Err(error) => end_node(&format!(
-                    "shard {group} cannot be carried on ({error}); delete this node's data folder and start it: it is rebuilt from its peers"
-                )),
+                Err(error) => end_with(&self.parts.data, &format!("shard {group} cannot be carried on"), &error),
             },
         }
     }

@@ -34,8 +34,9 @@ impl Erasure {
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         let pending: BTreeMap<u32, u64> = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::Failed(format!("{} is damaged: {error}", path.display())))?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| StoreError::damaged(FILE.as_bytes(), &error))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(&path, &error)),
         };
@@ -191,6 +192,8 @@ fn failed(path: &Path, error: &io::Error) -> StoreError {
 mod tests {
     use bytes::Bytes;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         replication::{Entry, GroupWrite},
@@ -227,7 +230,7 @@ mod tests {
     /// A folder whose log and state held the secret once, and do no longer.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        let log = Log::open(&folder.path().join("log")).expect("a log");
+        let log = Log::open(&folder.path().join("log"), &Arc::default()).expect("a log");
         log.begin(3, &StoredGroup::default()).expect("begun");
         let entries = vec![entry(1, b"begin"), entry(2, SECRET), entry(3, b"after")];
         let write = GroupWrite {
@@ -235,7 +238,7 @@ mod tests {
             ..GroupWrite::default()
         };
         log.append(&[(3, write, 0)]).expect("written");
-        let db = StateDb::open(&folder.path().join("state")).expect("a store");
+        let db = StateDb::open(&folder.path().join("state"), &Arc::default()).expect("a store");
         let shard = db.shard(3, 0).expect("a shard");
         let mut batch = Batch::default();
         batch.put(b"ea".to_vec(), SECRET.to_vec());
@@ -250,7 +253,7 @@ mod tests {
     }
 
     fn cut(folder: &Path) {
-        let log = Log::open(&folder.join("log")).expect("the log");
+        let log = Log::open(&folder.join("log"), &Arc::default()).expect("the log");
         let cut = GroupWrite {
             cut: Some((2, 1)),
             ..GroupWrite::default()
@@ -271,11 +274,11 @@ mod tests {
         let erasure = Erasure::open(folder.path()).expect("written anew");
         assert!(!erasure.is_pending(3));
         assert!(!holds(folder.path()));
-        let log = Log::open(&folder.path().join("log")).expect("the log");
+        let log = Log::open(&folder.path().join("log"), &Arc::default()).expect("the log");
         let group = log.group(3).expect("read").expect("begun");
         assert_eq!(group.cut, (2, 1));
         assert_eq!(group.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3]);
-        let db = StateDb::open(&folder.path().join("state")).expect("the store");
+        let db = StateDb::open(&folder.path().join("state"), &Arc::default()).expect("the store");
         let shard = db.shard(3, 0).expect("the shard");
         assert_eq!(shard.get(b"eb").expect("read"), Some(Bytes::from_static(b"stays")));
     }
@@ -301,7 +304,7 @@ mod tests {
         log::copy(&log_path, &next(&log_path)).expect("copied");
         fs::rename(&log_path, old(&log_path)).expect("moved");
         drop(Erasure::open(folder.path()).expect("taken up"));
-        let log = Log::open(&log_path).expect("the log");
+        let log = Log::open(&log_path, &Arc::default()).expect("the log");
         assert_eq!(log.group(3).expect("read").expect("begun").entries.len(), 3);
         assert!(!old(&log_path).exists() && !next(&log_path).exists());
     }

@@ -1,15 +1,18 @@
 //! What is on this node's device: the log of all groups, and the state of each shard.
 //!
-//! Reading order: this file (what the engine needs of a state store), [`state`] (sled), [`log`] (raft-engine),
-//! [`memory`] (the twin of both for simulations), [`identity`] (who this folder belongs to), [`erase`] (what was
-//! forgotten is in no file any more).
+//! Reading order: this file (what the engine needs of a state store), [`state`] (sled), [`log`] (raft-engine), [`device`] (its files),
+//! [`mark`] (how far both have come), [`memory`] (the twin of both for simulations), [`identity`] (who this folder belongs to), [`erase`] (what was
+//! forgotten is in no file any more), [`damage`] (what becomes of a folder that is damaged).
 //!
 //! The log is the truth: it is synced before anything is acknowledged. The state store follows by checkpoints and can be
 //! rebuilt from a peer at any time.
 
+pub(crate) mod damage;
+mod device;
 pub(crate) mod erase;
 pub(crate) mod identity;
 pub(crate) mod log;
+mod mark;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
 pub(crate) mod state;
@@ -28,6 +31,11 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the device holds something else than what was written: no second attempt will bring it back.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
     pub(crate) fn damaged(key: &[u8], reason: &impl ToString) -> Self {
         Self::Damaged {
             key: String::from_utf8_lossy(key).into_owned(),

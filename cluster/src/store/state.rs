@@ -17,7 +17,11 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, StateStore, StoreError, Visit};
+use super::{
+    Batch, StateStore, StoreError, Visit,
+    mark::{self, Mark},
+};
+use crate::faults::Faults;
 
 /// How often, and in what interval, a store that is still in use is tried.
 const OPEN_ATTEMPTS_MAX: u32 = 30;
@@ -26,6 +30,9 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(100);
 /// Memory that sled may use for pages, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// The row, in a tree of its own, with the number of the last sync.
+const NUMBER: &[u8] = b"synced";
+
 /// Bytes that are copied in one batch.
 const COPIED_BYTES_MAX: usize = 4 << 20;
 
@@ -33,12 +40,17 @@ const COPIED_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct StateDb {
     db: sled::Db,
     path: PathBuf,
+    faults: Arc<Faults>,
+    /// How many syncs have reached the device.
+    mark: Mutex<Mark>,
     /// Files of large values that are known to be on the device, with their lengths: one may still be growing.
     synced_blobs: Mutex<BTreeMap<OsString, u64>>,
 }
 
 impl StateDb {
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Opens what is there, or begins. What came after the last sync may be gone; what came before it and is not there is damage.
+    pub(crate) fn open(path: &Path, faults: &Arc<Faults>) -> Result<Self, StoreError> {
+        let synced = mark::read(path).map_err(|error| failed(&error))?;
         let config = sled::Config::default()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -53,11 +65,24 @@ impl StateDb {
                     attempts += 1;
                     thread::sleep(OPEN_INTERVAL);
                 }
-                Err(error) => return Err(failed(&error)),
+                Err(error) => return Err(broken(&error)),
             }
         };
+        let number = match db.get(NUMBER).map_err(|error| broken(&error))? {
+            Some(bytes) => number_of(&bytes)?,
+            None => 0,
+        };
+        if number < synced {
+            let reason = format!("it ends with sync {number}, and {synced} had reached the device");
+            return Err(StoreError::Damaged {
+                key: "the state store".to_owned(),
+                reason,
+            });
+        }
         Ok(Self {
             db,
+            mark: Mutex::new(Mark::open(path, number).map_err(|error| failed(&error))?),
+            faults: Arc::clone(faults),
             path: path.to_owned(),
             synced_blobs: Mutex::default(),
         })
@@ -68,21 +93,23 @@ impl StateDb {
         let tree = self
             .db
             .open_tree(tree_name(shard, generation))
-            .map_err(|error| failed(&error))?;
-        Ok(Arc::new(SledShard { tree }))
+            .map_err(|error| broken(&error))?;
+        let faults = Arc::clone(&self.faults);
+        Ok(Arc::new(SledShard { tree, faults }))
     }
 
     /// The read models of a shard. They follow from the shard's events, whatever the generation under which its state is kept.
     pub(crate) fn models(&self, shard: u32) -> Result<Arc<SledShard>, StoreError> {
-        let tree = self.db.open_tree(models_name(shard)).map_err(|error| failed(&error))?;
-        Ok(Arc::new(SledShard { tree }))
+        let tree = self.db.open_tree(models_name(shard)).map_err(|error| broken(&error))?;
+        let faults = Arc::clone(&self.faults);
+        Ok(Arc::new(SledShard { tree, faults }))
     }
 
     pub(crate) fn drop_shard(&self, shard: u32, generation: u64) -> Result<(), StoreError> {
         self.db
             .drop_tree(tree_name(shard, generation))
             .map(|_| ())
-            .map_err(|error| failed(&error))
+            .map_err(|error| broken(&error))
     }
 
     /// Drops every generation of a shard but one: what an interrupted fetch has left.
@@ -92,7 +119,7 @@ impl StateDb {
 
     /// Drops everything of a shard.
     pub(crate) fn drop_all(&self, shard: u32) -> Result<(), StoreError> {
-        self.db.drop_tree(models_name(shard)).map_err(|error| failed(&error))?;
+        self.db.drop_tree(models_name(shard)).map_err(|error| broken(&error))?;
         self.drop_but(shard, None)
     }
 
@@ -101,7 +128,7 @@ impl StateDb {
         let keep = keep.map(|generation| tree_name(shard, generation));
         for name in self.db.tree_names() {
             if name.starts_with(prefix.as_bytes()) && keep.as_ref().is_none_or(|keep| name != keep.as_bytes()) {
-                self.db.drop_tree(name).map_err(|error| failed(&error))?;
+                self.db.drop_tree(name).map_err(|error| broken(&error))?;
             }
         }
         Ok(())
@@ -109,7 +136,11 @@ impl StateDb {
 
     /// Brings all that was written to the device.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| failed(&error))?;
+        let mut mark = self.mark.lock();
+        let number = mark.next();
+        self.faults.before_sync().map_err(|error| failed(&error))?;
+        let written = self.db.insert(NUMBER, &number.to_be_bytes());
+        written.and_then(|_| self.db.flush()).map_err(|error| broken(&error))?;
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_data());
         sync(&self.path.join("db")).map_err(|error| failed(&error))?;
         let blobs = self.path.join("blobs");
@@ -135,7 +166,7 @@ impl StateDb {
             }
             *synced = now;
         }
-        Ok(())
+        mark.set(number).map_err(|error| failed(&error))
     }
 }
 
@@ -144,24 +175,28 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     if !from.exists() {
         return Ok(());
     }
-    let (old, new) = (StateDb::open(from)?, StateDb::open(to)?);
+    let faults = Arc::default();
+    let (old, new) = (StateDb::open(from, &faults)?, StateDb::open(to, &faults)?);
     for name in old.db.tree_names() {
-        let source = old.db.open_tree(&name).map_err(|error| failed(&error))?;
-        let target = new.db.open_tree(&name).map_err(|error| failed(&error))?;
+        let source = old.db.open_tree(&name).map_err(|error| broken(&error))?;
+        let target = new.db.open_tree(&name).map_err(|error| broken(&error))?;
         let (mut batch, mut bytes) = (sled::Batch::default(), 0);
         for row in &source {
-            let (key, value) = row.map_err(|error| failed(&error))?;
+            let (key, value) = row.map_err(|error| broken(&error))?;
             bytes += key.len() + value.len();
             batch.insert(key, value);
             if bytes >= COPIED_BYTES_MAX {
                 target
                     .apply_batch(std::mem::take(&mut batch))
-                    .map_err(|error| failed(&error))?;
+                    .map_err(|error| broken(&error))?;
                 bytes = 0;
             }
         }
-        target.apply_batch(batch).map_err(|error| failed(&error))?;
+        target.apply_batch(batch).map_err(|error| broken(&error))?;
     }
+    // The number was copied too.
+    let number = new.db.get(NUMBER).map_err(|error| broken(&error))?;
+    new.mark.lock().last = number.as_deref().map_or(Ok(0), number_of)?;
     new.sync()
 }
 
@@ -177,14 +212,31 @@ fn failed(error: &dyn std::error::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
+/// What sled says: that its files are not what it has written, or that it cannot use them now.
+fn broken(error: &sled::Error) -> StoreError {
+    match error {
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => StoreError::Damaged {
+            key: "the state store".to_owned(),
+            reason: error.to_string(),
+        },
+        error => failed(error),
+    }
+}
+
+fn number_of(bytes: &[u8]) -> Result<u64, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::damaged(NUMBER, &"length"))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
 /// One shard's rows.
 pub(crate) struct SledShard {
     tree: sled::Tree,
+    faults: Arc<Faults>,
 }
 
 impl StateStore for SledShard {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.tree.get(key).map_err(|error| failed(&error))? {
+        match self.tree.get(key).map_err(|error| broken(&error))? {
             Some(value) => unseal(key, &value).map(Some),
             None => Ok(None),
         }
@@ -192,7 +244,7 @@ impl StateStore for SledShard {
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         for row in self.tree.range(from.max(prefix)..) {
-            let (key, value) = row.map_err(|error| failed(&error))?;
+            let (key, value) = row.map_err(|error| broken(&error))?;
             if !key.starts_with(prefix) {
                 break;
             }
@@ -207,7 +259,7 @@ impl StateStore for SledShard {
     fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
         match self.tree.range(prefix..=at).next_back() {
             Some(row) => {
-                let (key, value) = row.map_err(|error| failed(&error))?;
+                let (key, value) = row.map_err(|error| broken(&error))?;
                 let value = unseal(&key, &value)?;
                 Ok(Some((key.to_vec(), value)))
             }
@@ -217,7 +269,7 @@ impl StateStore for SledShard {
 
     fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let keys = self.tree.scan_prefix(prefix).keys().take(max);
-        keys.map(|key| key.map(|key| key.to_vec()).map_err(|error| failed(&error)))
+        keys.map(|key| key.map(|key| key.to_vec()).map_err(|error| broken(&error)))
             .collect()
     }
 
@@ -229,7 +281,8 @@ impl StateStore for SledShard {
                 None => rows.remove(key),
             }
         }
-        self.tree.apply_batch(rows).map_err(|error| failed(&error))
+        self.faults.before_write().map_err(|error| failed(&error))?;
+        self.tree.apply_batch(rows).map_err(|error| broken(&error))
     }
 }
 
@@ -272,14 +325,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let large = "x".repeat(1 << 20);
         {
-            let db = StateDb::open(folder.path()).expect("a new store");
+            let db = StateDb::open(folder.path(), &Arc::default()).expect("a new store");
             let shard = db.shard(3, 1).expect("a shard");
             shard
                 .write(batch(&[("ea", "1"), ("eb", "2"), ("ec", &large)]))
                 .expect("written");
             db.sync().expect("synced");
         }
-        let db = StateDb::open(folder.path()).expect("the same store");
+        let db = StateDb::open(folder.path(), &Arc::default()).expect("the same store");
         let shard = db.shard(3, 1).expect("the same shard");
         assert_eq!(shard.get(b"eb").expect("read"), Some(Bytes::from_static(b"2")));
         assert_eq!(shard.get(b"ec").expect("read").map(|value| value.len()), Some(1 << 20));
@@ -292,7 +345,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_not_served() {
         let folder = tempfile::tempdir().expect("a folder");
-        let db = StateDb::open(folder.path()).expect("a new store");
+        let db = StateDb::open(folder.path(), &Arc::default()).expect("a new store");
         let shard = db.shard(0, 0).expect("a shard");
         shard.write(batch(&[("ea", "value")])).expect("written");
         let mut sealed = shard.tree.get(b"ea").expect("read").expect("there").to_vec();

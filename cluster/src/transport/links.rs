@@ -14,9 +14,10 @@ use parking_lot::RwLock;
 use proto::cluster::v1::{self as pb, peer_client::PeerClient};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{FRAME_BYTES_MAX, consensus::ConsensusLink, forward::ForwardLink};
+use super::{FRAME_BYTES_MAX, consensus::ConsensusLink, forward::ForwardLink, shaped::Connector};
 use crate::{
     config::{Config, NodeId},
+    faults::Faults,
     shard::{mailbox::Mailbox, runtime::Outgoing},
 };
 
@@ -66,16 +67,19 @@ pub(crate) struct Links {
     node: NodeId,
     calls_max: usize,
     mailbox: Arc<Mailbox>,
+    /// What may be wrong with the connections, where that is allowed.
+    faults: Option<Arc<Faults>>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
 }
 
 impl Links {
     /// No connections yet.
-    pub(crate) fn new(config: &Config, mailbox: &Arc<Mailbox>) -> Self {
+    pub(crate) fn new(config: &Config, mailbox: &Arc<Mailbox>, faults: &Arc<Faults>) -> Self {
         Self {
             node: config.node,
             calls_max: calls_max(config),
             mailbox: Arc::clone(mailbox),
+            faults: config.chaos.then(|| Arc::clone(faults)),
             peers: RwLock::default(),
         }
     }
@@ -86,11 +90,22 @@ impl Links {
         if node == self.node || peers.get(&node).is_some_and(|peer| peer.address == address) {
             return;
         }
+        let client = || match &self.faults {
+            None => client(address),
+            Some(faults) => client_with(
+                address,
+                Connector {
+                    peer: node,
+                    address,
+                    faults: Arc::clone(faults),
+                },
+            ),
+        };
         let peer = Peer {
             address,
-            consensus: ConsensusLink::spawn(self.node, node, client(address), Arc::clone(&self.mailbox)),
-            forward: ForwardLink::spawn(node, client(address), self.calls_max),
-            client: client(address),
+            consensus: ConsensusLink::spawn(self.node, node, client(), Arc::clone(&self.mailbox)),
+            forward: ForwardLink::spawn(node, client(), self.calls_max),
+            client: client(),
             is_unwell: AtomicBool::new(false),
         };
         if let Some(before) = peers.insert(node, Arc::new(peer)) {
@@ -130,7 +145,16 @@ fn calls_max(config: &Config) -> usize {
 
 /// A client that connects when it is first used, and again after each break.
 pub(crate) fn client(address: SocketAddr) -> PeerClient<Channel> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))
+    client_over(endpoint(address).connect_lazy())
+}
+
+/// The same over connections that can be cut and slowed.
+fn client_with(address: SocketAddr, connector: Connector) -> PeerClient<Channel> {
+    client_over(endpoint(address).connect_with_connector_lazy(connector))
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}"))
         .expect("a socket address makes a valid URL")
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
@@ -139,7 +163,9 @@ pub(crate) fn client(address: SocketAddr) -> PeerClient<Channel> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .connect_lazy();
+}
+
+fn client_over(channel: Channel) -> PeerClient<Channel> {
     PeerClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX)

@@ -80,6 +80,7 @@ pub(crate) fn config(node: u16, folder: &Path, members: Vec<Member>, join: Vec<S
         join,
         shards,
         replicas: 3,
+        chaos: false,
         limits: quick_limits(),
     }
 }

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 12] = [
+const CONTRACTS: [&str; 13] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -17,6 +17,7 @@ const CONTRACTS: [&str; 12] = [
     "cluster/v1/peer.proto",
     "schema/v1/schema.proto",
     "projection/v1/projection.proto",
+    "chaos/v1/chaos.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

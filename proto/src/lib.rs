@@ -61,3 +61,8 @@ pub mod projection {
         tonic::include_proto!("playhouse.projection.v1");
     }
 }
+pub mod chaos {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.chaos.v1");
+    }
+}

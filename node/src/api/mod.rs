@@ -1,13 +1,14 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`] and [`history`] are one service each;
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`] and [`chaos`] are one service each;
 //! [`gateway`] carries the same commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
 //! and who changes, [`decode`] sees to messages that cannot be read.
 
 mod admin;
 mod audit;
 pub(crate) mod calls;
+mod chaos;
 mod convert;
 mod decode;
 mod events;
@@ -31,6 +32,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use proto::{
     catalog::v1::{products_server::ProductsServer, stock_server::StockServer},
+    chaos::v1::chaos_server::ChaosServer,
     cluster::v1::admin_server::AdminServer,
     events::v1::events_server::EventsServer,
     gateway::v1::gateway_server::GatewayServer,
@@ -89,6 +91,7 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(ChaosServer::new(chaos::Chaos::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -119,6 +122,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.cluster.v1.Admin",
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",
+        "playhouse.chaos.v1.Chaos",
     ];
     for name in names {
         health.set_service_status(name, status).await;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod breaker;
+mod chaos;
 mod client;
 mod dead_letter;
 mod entity;
@@ -109,6 +110,8 @@ enum Command {
     Shop(shop::Shop),
     /// Check that nothing is lost, doubled or unequal.
     Verify(verify::Verify),
+    /// Hurt a running local cluster, and check what its clients saw.
+    Chaos(chaos::Chaos),
 }
 
 /// Parses the command line, carries the command out and gives the exit code: 0 ok, 1 the answer is no, 2 wrong usage,
@@ -153,6 +156,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Restart(restart) => restart.run().await,
         Command::Shop(shop) => shop.run().await,
         Command::Verify(verify) => verify.run().await,
+        Command::Chaos(chaos) => chaos.run().await,
     }
 }
 
@@ -212,6 +216,9 @@ mod tests {
             "restart 2 --base-port 7100",
             "shop --orders invoices.csv.gz --rate 50 --json",
             "verify --json",
+            "chaos",
+            "chaos --for 10m --faults kill,slow-disk --seed 7 --rate 50 --json --base-port 7100",
+            "chaos --for 90s --data d",
             "saga list --state stuck --kind checkout --older-than 5m --limit 50 --json",
             "saga show checkout/42",
             "saga explain 42 --json",
@@ -281,6 +288,11 @@ mod tests {
             "status --address 7001",
             "up --nodes 0",
             "up --load 5 --no-load",
+            "chaos --faults kill,explode",
+            "chaos --for soon",
+            "chaos --for 0s",
+            "chaos --rate 0",
+            "chaos --seed x",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

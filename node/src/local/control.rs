@@ -38,6 +38,10 @@ pub(crate) enum Order {
     Resume,
     /// A clean stop if it runs, and a start.
     Restart,
+    /// A start, unless it runs. One that is stopped goes on.
+    Start,
+    /// SIGKILL, and everything that it kept is deleted.
+    Wipe,
     /// One more node, whose number the launcher chooses.
     Join,
     /// A clean stop of a node that has left the cluster.

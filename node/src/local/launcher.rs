@@ -263,7 +263,7 @@ impl Launcher {
         let result = match pending.order {
             Order::Join => self.add_node().await,
             Order::Forget => self.forget_node(pending.node).await,
-            Order::Kill | Order::Pause | Order::Resume | Order::Restart => {
+            Order::Kill | Order::Pause | Order::Resume | Order::Restart | Order::Start | Order::Wipe => {
                 self.do_to_node(pending.order, pending.node).await
             }
         };
@@ -282,7 +282,16 @@ impl Launcher {
         let failed = |error: io::Error| format!("node {node}: {error}");
         let running = process.pid();
         let pid = match order {
-            Order::Restart => {
+            Order::Start if running.is_some() => {
+                process.set_paused(false).map_err(failed)?;
+                running
+            }
+            Order::Wipe => {
+                process.kill().await.map_err(failed)?;
+                remove_all(&self.layout.node_data(node)).map_err(failed)?;
+                running
+            }
+            Order::Restart | Order::Start => {
                 if running.is_some() {
                     process.ask_to_end().map_err(failed)?;
                     process.end_within(STOP_TIMEOUT).await.map_err(failed)?;
@@ -312,6 +321,13 @@ impl Launcher {
             pid: pid.unwrap_or_default(),
             grpc: address.to_string(),
         })
+    }
+}
+
+fn remove_all(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -96,6 +96,8 @@ struct ClusterConfig {
     data: PathBuf,
     shards: u32,
     replicas: usize,
+    /// A cluster to try things out on.
+    chaos: bool,
     members: Vec<MemberConfig>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     join: Vec<SocketAddr>,
@@ -199,6 +201,7 @@ impl Layout {
                 data: self.node_data(node),
                 shards: self.shards,
                 replicas: REPLICAS,
+                chaos: true,
                 members: members.collect(),
                 join,
             },
@@ -265,6 +268,7 @@ mod tests {
         assert_eq!(cluster["data"].as_str(), Some("/srv/playhouse \"x\"/node-2"));
         assert_eq!(cluster["shards"].as_integer(), Some(16));
         assert_eq!(cluster["replicas"].as_integer(), Some(3));
+        assert_eq!(cluster["chaos"].as_bool(), Some(true));
         assert_eq!(cluster["members"][2]["id"].as_integer(), Some(3));
         assert_eq!(cluster["members"][2]["address"].as_str(), Some("127.0.0.1:7003"));
         assert_eq!(config["provider"]["url"].as_str(), Some("http://127.0.0.1:7090"));

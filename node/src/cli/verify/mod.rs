@@ -48,42 +48,90 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let client = self.target.connect().await?;
-        let deadline = Instant::now() + Duration::from_secs(self.wait);
-        let mut seen = self.look(&client).await?;
-        let mut checks = checks::all(&seen);
-        while checks.iter().any(|check| !check.is_ok()) && Instant::now() < deadline {
-            sleep(LOOK_AGAIN_AFTER).await;
-            seen = self.look(&client).await?;
-            for (check, again) in checks.iter_mut().zip(checks::all(&seen)) {
-                check.look_again(again);
-            }
-        }
-        let ok = checks.iter().all(Check::is_ok);
+        let books = match (&self.provider, self.target.address.is_empty()) {
+            (Some(url), _) => Books::Of(url.clone()),
+            (None, true) => Books::OfLocal(self.target.base_port),
+            (None, false) => Books::None,
+        };
+        let verdict = check(&client, &books, Duration::from_secs(self.wait)).await?;
         if self.json {
-            print_json(&report_json(ok, &checks, &seen));
+            print_json(&verdict.json());
         } else {
-            print_text(&report_text(ok, &checks, &seen));
+            print_text(&verdict.text());
         }
-        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO) })
+        Ok(if verdict.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_NO)
+        })
+    }
+}
+
+/// Whose books are compared.
+#[derive(Debug, Clone)]
+pub(crate) enum Books {
+    /// Those of the payment provider at this URL, which must be there.
+    Of(String),
+    /// Those of the local cluster with this base port, if its provider is there.
+    OfLocal(u16),
+    /// None.
+    None,
+}
+
+/// What the checks come to.
+pub(crate) struct Verdict {
+    checks: Vec<Check>,
+    seen: Seen,
+}
+
+impl Verdict {
+    /// Whether everything holds.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.checks.iter().all(Check::is_ok)
     }
 
-    /// Everything that is there now.
-    async fn look(&self, client: &Client) -> Result<Seen, Failure> {
-        let mut seen = scan::everything(client).await?;
-        seen.digests = client.digests(DigestsRequest {}).await?.shards;
-        seen.provider = match (&self.provider, self.target.address.is_empty()) {
-            (Some(url), _) => Some(ledger(url).await.map_err(|error| {
+    /// For scripts.
+    pub(crate) fn json(&self) -> Value {
+        report_json(self.is_ok(), &self.checks, &self.seen)
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        report_text(self.is_ok(), &self.checks, &self.seen)
+    }
+}
+
+/// Looks at everything, again and again for at most `wait` while somebody offends.
+pub(crate) async fn check(client: &Client, books: &Books, wait: Duration) -> Result<Verdict, Failure> {
+    let deadline = Instant::now() + wait;
+    let mut seen = look(client, books).await?;
+    let mut checks = checks::all(&seen);
+    while checks.iter().any(|check| !check.is_ok()) && Instant::now() < deadline {
+        sleep(LOOK_AGAIN_AFTER).await;
+        seen = look(client, books).await?;
+        for (check, again) in checks.iter_mut().zip(checks::all(&seen)) {
+            check.look_again(again);
+        }
+    }
+    Ok(Verdict { checks, seen })
+}
+
+/// Everything that is there now.
+async fn look(client: &Client, books: &Books) -> Result<Seen, Failure> {
+    let mut seen = scan::everything(client).await?;
+    seen.digests = client.digests(DigestsRequest {}).await?.shards;
+    seen.provider =
+        match books {
+            Books::Of(url) => Some(ledger(url).await.map_err(|error| {
                 Failure::unreachable(format!("the payment provider {url} cannot be asked: {error}"))
             })?),
-            (None, true) => ledger(&self.local_provider()).await.ok(),
-            (None, false) => None,
+            Books::OfLocal(base_port) => {
+                let url = format!("http://127.0.0.1:{}", base_port + PROVIDER_PORT_OFFSET);
+                ledger(&url).await.ok()
+            }
+            Books::None => None,
         };
-        Ok(seen)
-    }
-
-    fn local_provider(&self) -> String {
-        format!("http://127.0.0.1:{}", self.target.base_port + PROVIDER_PORT_OFFSET)
-    }
+    Ok(seen)
 }
 
 fn report_json(ok: bool, checks: &[Check], seen: &Seen) -> Value {

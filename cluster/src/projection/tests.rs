@@ -277,7 +277,7 @@ fn run(seed: u64) {
     );
     assert_eq!(serving.place.rows, expected.len() as u64, "seed {seed}");
     // Nothing of what was replaced is left: a head, a place, the rows.
-    assert_eq!(store.rows().len(), expected.len() + 2, "seed {seed}");
+    assert_eq!(store.rows().expect("sound").len(), expected.len() + 2, "seed {seed}");
 }
 
 #[test]
@@ -334,5 +334,5 @@ fn a_damaged_place_is_built_anew_and_what_nobody_carries_is_removed() {
     assert_eq!(rows(&line, serving.number), folded(&history));
     assert_eq!(stored_lines(&*store).expect("readable"), [("balances".to_owned(), 1)]);
     while !remove_all(&*store, "balances", 1).expect("removed") {}
-    assert_eq!(store.rows(), []);
+    assert_eq!(store.rows(), Ok(Vec::new()));
 }

@@ -164,7 +164,11 @@ impl World {
                 return self.put_back(node, group, &key, it);
             }
             let record = self.replica(node, group).shard.record_of(&key, seq, request);
-            if let Some(record) = record.expect("the rows can be read") {
+            let Some(record) = self.sound(node, record) else {
+                self.put_back(node, group, &key, it);
+                return self.answer(node, caller, Delivered::Refused("damaged"));
+            };
+            if let Some(record) = record {
                 self.put_back(node, group, &key, it);
                 self.count("answered again", 1);
                 return self.answer(node, caller, Delivered::Reply(record.reply.clone()));
@@ -239,8 +243,13 @@ impl World {
             firing: work.firing.map(|(key, firing)| (key, firing, group, term)),
         });
         let waits = Waits::Gate(it.gate, seq);
+        let is_early = self.flaws.outbox_before_commit && self.author.is_some();
+        let early = is_early.then(|| decided.clone());
         self.put_back(node, group, key, it);
         self.propose(node, group, term, Record::Decided(decided).encode(), waits);
+        if let Some(decided) = early {
+            self.carry_early(node, group, term, &decided);
+        }
         Some(reply)
     }
 
@@ -344,7 +353,9 @@ impl World {
             }
         }
         let term = leadership.term;
-        let loaded = replica.shard.load(key).expect("the rows can be read");
+        let loaded = replica.shard.load(key);
+        let loaded = self.sound(node, loaded)?;
+        let run = self.node(node).running();
         let kind = registry
             .get(&key.kind)
             .expect("only kinds of the registry are asked for");

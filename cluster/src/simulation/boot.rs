@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    failpoints::{Side, Step},
     node::{Replica, Running},
     world::{Event, TICK, World},
 };
@@ -15,7 +16,7 @@ use crate::{
         Shard,
         keys::{self, Meta},
     },
-    replication::{Boot, Driver, HardState, Input, Members, RaftId, Settings},
+    replication::{Boot, Driver, HardState, Input, Members, RaftId, Settings, driver::Write},
     store::{Batch, StateStore, log::StoredGroup},
 };
 
@@ -62,7 +63,13 @@ impl World {
     pub(super) fn open_replica(&mut self, node: NodeId, group: u32, id: RaftId) {
         self.trace
             .note(self.now, format_args!("node {node} opens group {group} as {id}"));
+        if self.crashes_at(node, Step::ReplicaBegun, Side::Before) {
+            return;
+        }
         self.begin_group(node, group, id, &Meta::default(), StoredGroup::default());
+        if self.crashes_at(node, Step::ReplicaBegun, Side::After) {
+            return;
+        }
         let shard = Shard::open(self.node(node).disk.store(group, 0)).expect("an empty store");
         let replica = Replica {
             shard,
@@ -88,6 +95,9 @@ impl World {
 
     pub(super) fn start(&mut self, node: NodeId, is_first: bool) {
         self.tell(format!("node {node} starts"));
+        if let Some(what) = self.damage_of_log(node) {
+            return self.finds_damage(node, &what);
+        }
         let (mut boots, mut replicas, mut newest) = (Vec::new(), BTreeMap::new(), 0);
         let disk = &mut self.node(node).disk;
         let held = disk.held.clone();
@@ -100,8 +110,10 @@ impl World {
             let stored = disk.groups[&group].clone();
             disk.stores
                 .retain(|(of, generation), _| *of != group || *generation == stored.generation);
-            let shard =
-                Shard::open(disk.store(group, stored.generation)).expect("the rows are those that were written");
+            let shard = match Shard::open(disk.store(group, stored.generation)) {
+                Ok(shard) => shard,
+                Err(error) => return self.finds_damage(node, &error),
+            };
             let meta = shard.meta().clone();
             if meta.applied.0 < stored.cut.0 {
                 let what = format!(
@@ -175,11 +187,24 @@ impl World {
         let Some(run) = self.node(node).run.take() else { return };
         self.tell(format!("node {node} crashes"));
         self.count("crashes", 1);
+        self.end_process(node, &run.syncing);
+    }
+
+    /// Ends a node whose device has just refused: of what was under way nothing is there.
+    pub(super) fn crash_losing_writes(&mut self, node: NodeId) {
+        if let Some(run) = self.node(node).run.take() {
+            self.tell(format!("node {node} ends"));
+            drop(run);
+            self.end_process(node, &[]);
+        }
+    }
+
+    fn end_process(&mut self, node: NodeId, under_way: &[Write]) {
         let lost_vote = self.flaws.forgotten_vote;
         let it = self.nodes.get_mut(&node).expect("nodes never leave");
         it.life += 1;
         let mut rng = self.rng.clone();
-        let verdict = it.disk.crash(&mut rng, &run.syncing);
+        let verdict = it.disk.crash(&mut rng, under_way);
         if lost_vote {
             for stored in it.disk.groups.values_mut() {
                 stored.hard_state.vote = 0;
@@ -205,6 +230,7 @@ impl World {
         self.count("disks lost", 1);
         let keeps_name = self.flaws.wiped_under_old_name;
         let held = std::mem::take(&mut self.node(node).disk).held;
+        self.node(node).disk.is_credulous = self.flaws.damage_served;
         if keeps_name {
             for (group, id) in held {
                 self.begin_group(node, group, id, &Meta::default(), StoredGroup::default());

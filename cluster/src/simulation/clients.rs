@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     activation::{Caller, Delivered, Message},
+    invariants::linearizable::What,
     tally::{Command, Tally},
     world::{Event, TICK, World},
 };
@@ -64,6 +65,16 @@ impl Ask {
         RequestId::new(text).expect("short and plain")
     }
 
+    /// What it is to a counter; nothing where entities are an author's.
+    fn what(&self) -> Option<What> {
+        match self {
+            Self::Add { .. } => Some(What::Add),
+            Self::Refuse { .. } | Self::SetTimer { .. } | Self::CancelTimer { .. } => Some(What::Tell),
+            Self::Read => Some(What::Read),
+            Self::Own { .. } => None,
+        }
+    }
+
     pub(super) fn command(&self) -> Bytes {
         codec::encode(&match self {
             Self::Own { command, .. } => return command.clone(),
@@ -96,7 +107,8 @@ pub(super) struct Op {
     pub(super) key: EntityKey,
     pub(super) group: u32,
     pub(super) ask: Ask,
-    client: usize,
+    /// Who goes on when it is answered; nobody for one of a burst.
+    client: Option<usize>,
     attempt: u32,
     pub(super) answer: Option<Delivered>,
 }
@@ -145,13 +157,14 @@ impl Clients {
 
 impl World {
     pub(super) fn next_operation(&mut self, client: usize) {
-        if self.calm || self.clients.busy[client] {
+        if self.calm || self.clients.busy[client] || self.is_done_asking() {
             return;
         }
         if self.author.is_some() {
             return self.next_step(client);
         }
         let place = self.rng.below(self.clients.keys.len() as u64) as usize;
+        let place = self.warmed(place, self.clients.keys.len());
         let number = self.clients.ops.len();
         let request = format!("r{number}");
         let about_timers = self.alarm_ask(&request);
@@ -166,7 +179,13 @@ impl World {
         let ask = about_timers.unwrap_or(ask);
         self.clients.busy[client] = true;
         let (key, group) = self.clients.keys[place].clone();
-        self.begin_operation(client, key, group, ask);
+        self.begin_operation(Some(client), key, group, ask);
+    }
+
+    /// Whether clients have begun as many operations as they may.
+    pub(super) fn is_done_asking(&self) -> bool {
+        let max = self.limits.operations.unwrap_or(u64::MAX);
+        self.clients.ops.len() as u64 >= max
     }
 
     /// One more command for every entity, to see that all groups work.
@@ -178,11 +197,11 @@ impl World {
                 with_effect: false,
             };
             let (key, group) = self.clients.keys[place].clone();
-            self.begin_operation(0, key, group, ask);
+            self.begin_operation(Some(0), key, group, ask);
         }
     }
 
-    pub(super) fn begin_operation(&mut self, client: usize, key: EntityKey, group: u32, ask: Ask) {
+    pub(super) fn begin_operation(&mut self, client: Option<usize>, key: EntityKey, group: u32, ask: Ask) {
         let id = self.clients.ops.len() as u64;
         self.trace.note(self.now, format_args!("op {id}: {key} {ask:?}"));
         self.checks.replies.begins(id, &key, &ask);
@@ -202,6 +221,10 @@ impl World {
     fn send(&mut self, id: u64, hint: Option<NodeId>) {
         let (group, attempt, is_read) = {
             let op = &self.clients.ops[&id];
+            if let Some(what) = op.ask.what() {
+                let request = op.ask.request().to_string();
+                self.checks.linearizable.begins(id, &op.key, what, &request, self.now);
+            }
             (op.group, op.attempt, op.ask == Ask::Read)
         };
         let home = self.home_of(group);
@@ -289,15 +312,20 @@ impl World {
             None => self.checks.replies.answered(id, &op.key, &op.ask, &answer),
         };
         self.verdict("replies", verdict);
-        if let (Some(glances), Some(count)) = (&mut self.glances, answer.count()) {
-            glances.told(self.now, &op.key, count);
+        if let Some(count) = answer.count().filter(|_| self.author.is_none()) {
+            self.checks.linearizable.ends(id, count, self.now);
+            if let Some(glances) = &mut self.glances {
+                glances.told(self.now, &op.key, count);
+            }
         }
         if op.answer.is_none() {
             self.clients.ops.get_mut(&id).expect("it was just there").answer = Some(answer);
             self.count("operations", 1);
-            self.clients.busy[op.client] = false;
-            let delay = self.rng.between(1, self.shape.think_max);
-            self.after(delay, 0, Event::Client { client: op.client });
+            if let Some(client) = op.client {
+                self.clients.busy[client] = false;
+                let delay = self.rng.between(1, self.shape.think_max);
+                self.after(delay, 0, Event::Client { client });
+            }
         }
     }
 

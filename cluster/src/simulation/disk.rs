@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::rng::Rng;
+use super::{damage::Damage, rng::Rng};
 use crate::{
     journal::keys::{self, Meta},
     replication::{GroupWrite, RaftId, driver::Write},
@@ -22,10 +22,27 @@ pub(super) struct Disk {
     pub(super) seen: usize,
     /// Snapshots for peers: position and rows.
     pub(super) snapshots: BTreeMap<u32, (u64, Arc<Rows>)>,
+    /// The next sync of the log fails.
+    pub(super) fails_next_sync: bool,
+    /// Nothing can be written before this time.
+    pub(super) full_until: u64,
+    /// Until when everything takes so many times as long.
+    pub(super) slow: (u64, u64),
+    pub(super) damage: Damage,
+    /// Its state stores serve what is damaged; only with a planted bug.
+    pub(super) is_credulous: bool,
 }
 
-/// The rows of a store.
-pub(super) type Rows = Vec<(Vec<u8>, bytes::Bytes)>;
+/// The rows of a snapshot's file.
+pub(super) type Rows = Vec<Row>;
+
+/// A row of a store, with the sum of its value.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) key: Vec<u8>,
+    pub(super) value: bytes::Bytes,
+    pub(super) sum: u32,
+}
 
 impl Disk {
     /// Brings a write to the device; says what is wrong with it.
@@ -66,7 +83,27 @@ impl Disk {
     }
 
     pub(super) fn store(&mut self, group: u32, generation: u64) -> Arc<MemoryStore> {
-        Arc::clone(self.stores.entry((group, generation)).or_default())
+        let is_credulous = self.is_credulous;
+        let new = || {
+            Arc::new(if is_credulous {
+                MemoryStore::credulous()
+            } else {
+                MemoryStore::default()
+            })
+        };
+        Arc::clone(self.stores.entry((group, generation)).or_insert_with(new))
+    }
+
+    /// How much longer the device takes just now than usual.
+    pub(super) fn slower(&self, now: u64) -> u64 {
+        if now < self.slow.0 { self.slow.1 } else { 1 }
+    }
+
+    /// Nothing is wrong with the device any more, but for what was damaged.
+    pub(super) fn calm(&mut self) {
+        self.fails_next_sync = false;
+        self.full_until = 0;
+        self.slow = (0, 0);
     }
 
     /// The position up to which a store's state is on the device.

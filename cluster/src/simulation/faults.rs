@@ -1,11 +1,119 @@
 //! What goes wrong, and how often: drawn for each run, so that runs differ in kind and not only in order.
 
+use std::collections::BTreeSet;
+
 use super::{
     network::Network,
     rng::Rng,
     world::{Event, TICK, World},
 };
 use crate::{config::NodeId, replication::Input};
+
+/// A kind of thing that goes wrong. A run can be made without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A node crashes, and loses what was not synced.
+    Crash,
+    /// Links are cut, in one direction or both.
+    Partition,
+    /// A node stands still.
+    Pause,
+    /// A leadership moves.
+    Transfer,
+    /// A node loses its disk.
+    LostDisk,
+    /// All nodes stop at once.
+    StopAll,
+    /// Replicas move between nodes.
+    Move,
+    /// Messages are lost.
+    Loss,
+    /// Messages come twice.
+    Duplicate,
+    /// A node's clock jumps, forward or back.
+    ClockJump,
+    /// A link comes and goes many times.
+    Flap,
+    /// What is sent waits for a long time, and then comes all at once.
+    Clog,
+    /// Two halves of the nodes can talk only to one in between.
+    Bridge,
+    /// A sync of the log fails.
+    FailedSync,
+    /// A disk is full.
+    FullDisk,
+    /// A disk is slow.
+    SlowDisk,
+    /// A bit flips in the state, the log, or a snapshot.
+    FlippedBit,
+    /// Many operations come at once.
+    Burst,
+    /// Most operations are for one entity.
+    HotKeys,
+    /// A node crashes before or after a single durable step.
+    Failpoints,
+}
+
+/// Those of every run, by their weights.
+const COMMON: [Fault; 6] = [
+    Fault::Crash,
+    Fault::Partition,
+    Fault::Pause,
+    Fault::Transfer,
+    Fault::LostDisk,
+    Fault::StopAll,
+];
+
+/// Those of runs with weather, by their weights.
+pub(super) const STORMS: [Fault; 9] = [
+    Fault::ClockJump,
+    Fault::Flap,
+    Fault::Clog,
+    Fault::Bridge,
+    Fault::FailedSync,
+    Fault::FullDisk,
+    Fault::SlowDisk,
+    Fault::FlippedBit,
+    Fault::Burst,
+];
+
+impl Fault {
+    /// All of them, with the names under which they can be left out.
+    pub const ALL: [(Self, &'static str); 20] = [
+        (Self::Crash, "crash"),
+        (Self::Partition, "partition"),
+        (Self::Pause, "pause"),
+        (Self::Transfer, "transfer"),
+        (Self::LostDisk, "lost-disk"),
+        (Self::StopAll, "stop-all"),
+        (Self::Move, "move"),
+        (Self::Loss, "loss"),
+        (Self::Duplicate, "duplicate"),
+        (Self::ClockJump, "clock-jump"),
+        (Self::Flap, "flap"),
+        (Self::Clog, "clog"),
+        (Self::Bridge, "bridge"),
+        (Self::FailedSync, "failed-sync"),
+        (Self::FullDisk, "full-disk"),
+        (Self::SlowDisk, "slow-disk"),
+        (Self::FlippedBit, "flipped-bit"),
+        (Self::Burst, "burst"),
+        (Self::HotKeys, "hot-keys"),
+        (Self::Failpoints, "failpoints"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(fault, _)| *fault == self);
+        found.expect("all of them are there").1
+    }
+
+    /// The fault of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, of)| *of == name);
+        found.map(|(fault, _)| *fault)
+    }
+}
 
 /// What kind of run this is.
 #[derive(Debug, Clone)]
@@ -65,6 +173,22 @@ impl Shape {
         self.weights = [0; 6];
         self.moves = false;
     }
+
+    /// The same run without some kinds of faults.
+    pub(super) fn without(&mut self, left_out: &BTreeSet<Fault>) {
+        for (weight, fault) in self.weights.iter_mut().zip(COMMON) {
+            if left_out.contains(&fault) {
+                *weight = 0;
+            }
+        }
+        self.moves &= !left_out.contains(&Fault::Move);
+        if left_out.contains(&Fault::Loss) {
+            self.network.loss_permille = 0;
+        }
+        if left_out.contains(&Fault::Duplicate) {
+            self.network.duplicates_permille = 0;
+        }
+    }
 }
 
 impl World {
@@ -73,6 +197,7 @@ impl World {
         if self.calm {
             return;
         }
+        self.repair();
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let node = self.rng.pick(&nodes);
         let total: u64 = self.shape.weights.iter().sum();
@@ -122,7 +247,7 @@ impl World {
         self.after(delay, 0, Event::Fault);
     }
 
-    fn come_back(&mut self, node: NodeId) {
+    pub(super) fn come_back(&mut self, node: NodeId) {
         let life = self.nodes[&node].life;
         let longest = self.rng.pick(&[5, 40, 150]);
         let delay = self.rng.between(1, longest * TICK);
@@ -151,17 +276,18 @@ impl World {
         self.after(delay, 0, Event::Heal);
     }
 
-    /// Whether another disk may be lost: every replica has seen the end of all changes of members.
-    fn can_lose_disk(&self) -> bool {
-        (0..self.shape.groups).all(|group| {
-            self.home_of(group).into_iter().all(|node| {
-                let run = self.nodes[&node].run.as_ref();
-                run.is_some_and(|run| {
-                    let replica = run.replicas.get(&group);
-                    replica.is_some_and(|replica| self.has_all_members(group, &replica.shard.meta().members))
-                })
-            })
-        })
+    /// Whether another disk may be lost: every replica has seen the end of all changes of members, and no disk is damaged.
+    pub(super) fn can_lose_disk(&self) -> bool {
+        let is_damaged = self.nodes.values().any(|node| node.disk.damage.is_there);
+        !is_damaged
+            && (0..self.shape.groups)
+                .all(|group| self.home_of(group).into_iter().all(|node| self.is_whole(node, group)))
+    }
+
+    /// Whether a replica is there and has seen the end of all changes of members.
+    pub(super) fn is_whole(&self, node: NodeId, group: u32) -> bool {
+        let replica = self.nodes[&node].run.as_ref().and_then(|run| run.replicas.get(&group));
+        replica.is_some_and(|replica| self.has_all_members(group, &replica.shard.meta().members))
     }
 
     /// The faults end: links heal, nodes that are down start.
@@ -172,6 +298,7 @@ impl World {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             self.node(node).paused_until = 0;
+            self.node(node).disk.calm();
             if self.nodes[&node].run.is_none() {
                 self.start(node, false);
             }

@@ -39,6 +39,14 @@ pub(super) struct Flaws {
     pub(super) closes_early: bool,
     /// A node that lost its disk comes back under its old name.
     pub(super) wiped_under_old_name: bool,
+    /// A node goes on after a sync of its log has failed.
+    pub(super) failed_sync_ignored: bool,
+    /// What is damaged on a device is served as if it was not.
+    pub(super) damage_served: bool,
+    /// Effects are carried out when they are decided, not when they are committed.
+    pub(super) outbox_before_commit: bool,
+    /// A leader carries out only the effects that came about while it led.
+    pub(super) outbox_forgotten: bool,
     /// A replica takes itself for up to date as soon as it has asked.
     pub(super) claimed_freshness: bool,
     /// A replica counts its age from when it was answered, not from when it asked.

@@ -123,7 +123,8 @@ impl World {
             return self.ask_for_all(node, group);
         }
         let loading = replica.shard.begin_load(&glance.key);
-        let count = loading.look().expect("the rows can be read").head.version;
+        let seen = loading.look().map(|seen| seen.head.version);
+        let Some(count) = self.sound(node, seen) else { return };
         self.trace.note(
             self.now,
             format_args!("node {node} sees {count} of {glance:?}, at most {age:?} old"),

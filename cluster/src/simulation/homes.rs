@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    failpoints::{Side, Step},
     faults::Shape,
     rng::Rng,
     world::{Event, TICK, World},
@@ -149,7 +150,9 @@ impl World {
         let homes = self.homes.versions[self.nodes[&node].disk.seen].clone();
         for (group, id) in replicas_on(&homes, node) {
             let it = self.node(node);
-            let is_free = !it.disk.held.contains_key(&group) && !it.running().replicas.contains_key(&group);
+            // It may have crashed as it began the one before.
+            let Some(run) = &it.run else { return };
+            let is_free = !it.disk.held.contains_key(&group) && !run.replicas.contains_key(&group);
             if is_free {
                 self.open_replica(node, group, id);
             }
@@ -167,7 +170,13 @@ impl World {
                 self.trace
                     .note(self.now, format_args!("node {node} closes group {group}"));
                 self.count("replicas closed", 1);
+                if self.crashes_at(node, Step::ReplicaClosed, Side::Before) {
+                    return;
+                }
                 self.node(node).disk.held.remove(&group);
+                if self.crashes_at(node, Step::ReplicaClosed, Side::After) {
+                    return;
+                }
                 self.arrives(node, Input::Close { group });
             }
         }
@@ -182,7 +191,7 @@ impl World {
             .values()
             .filter_map(|other| Some((other.id, other.run.as_ref()?)));
         let said: Vec<Said> = running
-            .filter(|(other, _)| self.network.connects(node, *other))
+            .filter(|(other, _)| self.network.connects(self.now, node, *other))
             .map(|(other, run)| {
                 let status = run.driver.status().into_iter().find(|status| status.group == group);
                 let replica = status.and_then(|status| {

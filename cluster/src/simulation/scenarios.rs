@@ -1,11 +1,12 @@
 //! Seeds that have found bugs, by what they found. A change of what the simulation draws makes other runs of them: then
 //! they are runs like all others, and what they guarded is still among what the sets reach.
 
-use super::{flaws::Flaws, run};
+use super::engine::{Kind, Limits, run};
 
 fn hold(seeds: &[u64]) {
     for seed in seeds {
-        assert_eq!(run(*seed, Flaws::default(), false).violation, None, "seed {seed}");
+        let outcome = run(*seed, Kind::Engine, &Limits::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
     }
 }
 

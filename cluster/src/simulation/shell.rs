@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use proto::cluster::v1 as pb;
 
-use super::world::{Event, TICK, World};
+use super::{
+    failpoints::{Side, step_of},
+    world::{Event, TICK, World},
+};
 use crate::{
     config::NodeId,
     journal::Shard,
@@ -62,6 +65,10 @@ impl World {
         }
         for applied in output.applied {
             self.apply(node, applied);
+            // It may have found that it cannot.
+            if self.nodes[&node].run.is_none() {
+                return;
+            }
         }
         for (ticket, failure) in output.failed {
             self.resolve(node, ticket, Err(failure));
@@ -95,6 +102,10 @@ impl World {
                     .and_then(|run| run.replicas.get(group))
                     .map_or(0, |replica| replica.generation);
                 let generation = part.install.map_or(generation, |(_, _, generation)| generation);
+                if self.nodes[&node].disk.damage.is_there {
+                    // What the device says of itself may not be so.
+                    continue;
+                }
                 let synced = self.nodes[&node].disk.synced_position(*group, generation);
                 let verdict = super::invariants::cut::is_behind(node, *group, index, synced);
                 self.verdict("cut", verdict);
@@ -113,12 +124,17 @@ impl World {
         let run = self.node(node).running();
         if run.syncing.is_empty() && !run.writes.is_empty() {
             run.syncing = run.writes.drain(..).collect();
-            let delay = self.rng.between(1, self.shape.sync_max);
+            let slower = self.nodes[&node].disk.slower(self.now);
+            let delay = self.rng.between(1, self.shape.sync_max) * slower;
             self.after(delay, node, Event::Synced { life });
         }
     }
 
     pub(super) fn synced(&mut self, node: NodeId) {
+        let step = step_of(&self.node(node).running().syncing);
+        if self.device_fails(node) || self.crashes_at(node, step, Side::Before) {
+            return;
+        }
         let lies = self.flaws.device_lies && self.rng.chance(500);
         let it = self.node(node);
         let writes = std::mem::take(&mut it.running().syncing);
@@ -130,8 +146,40 @@ impl World {
             verdict = all.iter().try_for_each(|write| it.disk.persist(write));
         }
         self.verdict("log", verdict);
+        if self.crashes_at(node, step, Side::After) {
+            return;
+        }
         self.arrives(node, Input::Written(last));
         self.begin_sync(node);
+    }
+
+    /// Whether a node has ended because its device refused what was to be written: it must not go on as if it was there.
+    pub(super) fn device_fails(&mut self, node: NodeId) -> bool {
+        let now = self.now;
+        let disk = &mut self.node(node).disk;
+        let is_full = now < disk.full_until;
+        if !(std::mem::take(&mut disk.fails_next_sync) || is_full) || self.calm {
+            return false;
+        }
+        self.tell(format!("the device of node {node} refuses"));
+        self.count(
+            if is_full {
+                "writes refused by full disks"
+            } else {
+                "syncs failed"
+            },
+            1,
+        );
+        if self.flaws.failed_sync_ignored {
+            // What was to be synced is gone, and nobody asks.
+            for write in &mut self.node(node).running().syncing {
+                write.groups.clear();
+            }
+            return false;
+        }
+        self.crash_losing_writes(node);
+        self.come_back(node);
+        true
     }
 
     fn apply(&mut self, node: NodeId, applied: Applied) {
@@ -143,7 +191,10 @@ impl World {
                 );
                 self.count("snapshots installed", 1);
                 let store = super::boot::store_of(self, node, group, generation);
-                let shard = Shard::open(store).expect("the rows are those that were fetched");
+                let shard = match Shard::open(store) {
+                    Ok(shard) => shard,
+                    Err(error) => return self.ends_for_damage(node, &error),
+                };
                 let (applied, digest) = (shard.meta().applied.0, shard.meta().digest);
                 let replica = self.replica(node, group);
                 replica.shard = shard;
@@ -169,9 +220,15 @@ impl World {
                     );
                 }
                 let shard = &mut self.replica(node, group).shard;
-                let done = shard
-                    .apply(index, term, data.clone(), members)
-                    .expect("what was committed can be read");
+                let done = match shard.apply(index, term, data.clone(), members) {
+                    Ok(done) => done,
+                    Err(error) => {
+                        if is_first {
+                            self.checks.agreement.withdraw(group, index);
+                        }
+                        return self.ends_for_damage(node, &error);
+                    }
+                };
                 let digest = shard.meta().digest;
                 self.trace.note(
                     self.now,
@@ -191,6 +248,7 @@ impl World {
                 }
                 // Whichever replica has just applied something is as good as any other.
                 if index % 3 == u64::from(node) % 3
+                    && !self.nodes[&node].disk.damage.is_there
                     && let Some(run) = &self.nodes[&node].run
                     && let Some(replica) = run.replicas.get(&group)
                 {
@@ -247,12 +305,15 @@ impl World {
     /// Begins the next move of each group that a node leads.
     pub(super) fn plan(&mut self, node: NodeId) {
         self.close_replicas(node);
+        if self.nodes[&node].run.is_none() {
+            return;
+        }
         let view = View {
             is_unwell: false,
             can_lead: self
                 .nodes
                 .values()
-                .filter(|other| other.run.is_some() && self.network.connects(node, other.id))
+                .filter(|other| other.run.is_some() && self.network.connects(self.now, node, other.id))
                 .map(|other| other.id)
                 .collect(),
             reads_less: std::collections::BTreeSet::new(),

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto::cluster::v1 as pb;
 
 use super::{
-    disk::Rows,
+    disk::{Row, Rows},
+    failpoints::{Side, Step},
     world::{Event, TICK, World},
 };
 use crate::{
@@ -111,28 +113,47 @@ impl World {
     fn go_on(&mut self, node: NodeId, mut job: Checkpoint) -> u64 {
         match job.stage {
             Stage::Write => {
+                if self.device_fails(node) || self.crashes_at(node, Step::CheckpointRows, Side::Before) {
+                    return TICK;
+                }
                 for part in &job.parts {
                     let batch =
                         checkpoint::batch(&*part.store, &self.registry, &part.tail, &part.meta, REQUESTS_KEPT_MS);
-                    part.store
-                        .write(batch.expect("the rows can be read"))
-                        .expect("memory takes everything");
+                    match batch {
+                        Ok(batch) => part.store.write(batch).expect("memory takes everything"),
+                        Err(error) => {
+                            self.ends_for_damage(node, &error);
+                            return TICK;
+                        }
+                    }
+                }
+                if self.crashes_at(node, Step::CheckpointRows, Side::After) {
+                    return TICK;
                 }
                 job.stage = Stage::Sync;
             }
             Stage::Sync => {
+                if self.crashes_at(node, Step::CheckpointSync, Side::Before) {
+                    return TICK;
+                }
                 if !self.flaws.checkpoint_without_sync {
                     self.node(node).disk.sync_stores();
+                }
+                if self.crashes_at(node, Step::CheckpointSync, Side::After) {
+                    return TICK;
                 }
                 job.stage = Stage::Thaw;
             }
             Stage::Thaw => {
-                self.end_checkpoint(node, job);
+                if !self.crashes_at(node, Step::CheckpointEnd, Side::Before) {
+                    self.end_checkpoint(node, job);
+                    self.crashes_at(node, Step::CheckpointEnd, Side::After);
+                }
                 return self.rng.between(TICK, self.shape.checkpoint_max);
             }
         }
         self.node(node).running().checkpoint = Some(job);
-        self.rng.between(1, 2 * TICK)
+        self.rng.between(1, 2 * TICK) * self.nodes[&node].disk.slower(self.now)
     }
 
     fn end_checkpoint(&mut self, node: NodeId, job: Checkpoint) {
@@ -175,12 +196,26 @@ impl World {
             return;
         };
         let generation = replica.generation;
-        let disk = &mut self.node(node).disk;
-        let rows = disk.store(group, generation).rows();
+        let rows = self.node(node).disk.store(group, generation).rows();
+        let Some(rows) = self.sound(node, rows) else {
+            return self.arrives(node, Input::SnapshotGone { group });
+        };
+        if self.crashes_at(node, Step::SnapshotFile, Side::Before) {
+            return;
+        }
         let meta = rows.iter().find(|(key, _)| key == keys::META).map(|(_, value)| value);
         let meta: Meta =
             keys::decode(keys::META, meta.expect("every store begins with it")).expect("it was written whole");
-        disk.snapshots.insert(group, (meta.applied.0, Arc::new(rows)));
+        let row = |(key, value): (Vec<u8>, Bytes)| Row {
+            sum: crc32fast::hash(&value),
+            key,
+            value,
+        };
+        let rows = Arc::new(rows.into_iter().map(row).collect());
+        self.node(node).disk.snapshots.insert(group, (meta.applied.0, rows));
+        if self.crashes_at(node, Step::SnapshotFile, Side::After) {
+            return;
+        }
         self.trace.note(
             self.now,
             format_args!("node {node} group {group} has a snapshot at {}", meta.applied.0),
@@ -192,6 +227,13 @@ impl World {
             members: meta.members,
         };
         self.arrives(node, Input::SnapshotBuilt { group, position });
+    }
+
+    pub(super) fn drop_generation(&mut self, node: NodeId, group: u32, generation: u64) {
+        if !self.crashes_at(node, Step::GenerationDropped, Side::Before) {
+            self.node(node).disk.stores.remove(&(group, generation));
+            self.crashes_at(node, Step::GenerationDropped, Side::After);
+        }
     }
 
     pub(super) fn begin_fetch(
@@ -222,10 +264,8 @@ impl World {
             done: 0,
         };
         run.fetches.insert(number, fetch);
-        self.node(node)
-            .disk
-            .stores
-            .insert((group, generation), Arc::new(MemoryStore::default()));
+        // Nothing stands under a generation that was never there.
+        let _: Arc<MemoryStore> = self.node(node).disk.store(group, generation);
         let delay = self.rng.between(1, self.network.delay_max);
         self.after(delay, node, Event::Fetch { life, fetch: number });
     }
@@ -250,21 +290,38 @@ impl World {
         let Some(rows) = fetch.rows.clone().filter(|_| is_there && !breaks) else {
             return self.fetch_ends(node, &fetch, false);
         };
-        if !self.network.connects(node, fetch.source) {
+        if !self.network.connects(self.now, node, fetch.source) {
             return self.fetch_ends(node, &fetch, false);
         }
         let chunk = self.rng.between(1, 12) as usize;
         let end = (fetch.done + chunk).min(rows.len());
         let mut batch = Batch::default();
-        for (key, value) in &rows[fetch.done..end] {
-            batch.put(key.clone(), self.received(key, value));
+        let is_sound = |row: &Row| crc32fast::hash(&row.value) == row.sum;
+        if !rows[fetch.done..end].iter().all(is_sound) && !self.flaws.damage_served {
+            self.damaged_snapshot(fetch.source, fetch.group);
+            return self.fetch_ends(node, &fetch, false);
+        }
+        for row in &rows[fetch.done..end] {
+            batch.put(row.key.clone(), self.received(&row.key, &row.value));
+        }
+        if self.crashes_at(node, Step::SnapshotRows, Side::Before) {
+            return;
         }
         let store = self.node(node).disk.store(fetch.group, fetch.generation);
         store.write(batch).expect("memory takes everything");
+        if self.crashes_at(node, Step::SnapshotRows, Side::After) {
+            return;
+        }
         fetch.done = end;
         let cut_short = self.flaws.snapshot_without_end && rows.len() > 2 && end + 1 >= rows.len();
         if end == rows.len() || cut_short {
+            if self.crashes_at(node, Step::SnapshotSync, Side::Before) {
+                return;
+            }
             self.node(node).disk.sync_stores();
+            if self.crashes_at(node, Step::SnapshotSync, Side::After) {
+                return;
+            }
             return self.fetch_ends(node, &fetch, true);
         }
         let life = self.nodes[&node].life;

@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 pub(super) struct Trace {
     hash: u64,
     print: bool,
+    kept: Option<Vec<String>>,
 }
 
 struct Hasher(u64);
@@ -24,13 +25,26 @@ impl Trace {
         Self {
             hash: 0xcbf2_9ce4_8422_2325,
             print,
+            kept: None,
         }
+    }
+
+    /// From now on all lines are kept.
+    pub(super) fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    pub(super) fn take_kept(&mut self) -> Vec<String> {
+        self.kept.take().unwrap_or_default()
     }
 
     pub(super) fn note(&mut self, now: u64, what: fmt::Arguments<'_>) {
         let mut hasher = Hasher(self.hash);
         write!(hasher, "{now} {what}").expect("the hasher takes everything");
         self.hash = hasher.0;
+        if let Some(kept) = &mut self.kept {
+            kept.push(format!("{now:>7} {what}"));
+        }
         if self.print {
             println!("{now:>7} {what}");
         }

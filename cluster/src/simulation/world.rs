@@ -1,6 +1,9 @@
 //! One run: nodes, network, clients and faults under one seed, in virtual time.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proto::cluster::v1 as pb;
 
@@ -9,7 +12,7 @@ use super::{
     alarms::Alarms,
     author::{Author, outbox::CarriedEnd},
     clients::Clients,
-    faults::Shape,
+    faults::{Fault, Shape},
     flaws::Flaws,
     glances::Glances,
     homes::Homes,
@@ -19,6 +22,7 @@ use super::{
     rng::Rng,
     tally::Tally,
     trace::Trace,
+    weather::Weather,
 };
 use crate::{
     config::NodeId,
@@ -139,6 +143,8 @@ pub(super) enum Event {
     },
     /// The next fault is due.
     Fault,
+    /// Likewise, of those that only runs with weather have.
+    Storm,
     /// A group gets another home.
     Move,
     /// A node sees a version of the map.
@@ -151,9 +157,22 @@ pub(super) enum Event {
 
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Violation {
-    pub(super) invariant: &'static str,
-    pub(super) what: String,
+pub struct Violation {
+    /// The promise that was broken.
+    pub invariant: &'static str,
+    /// How.
+    pub what: String,
+}
+
+/// A run of a seed that is made smaller, to see whether it breaks the same promise still. Nothing is smaller by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Faults and new operations end after so many ticks.
+    pub ticks: Option<u64>,
+    /// Clients begin so many operations at most.
+    pub operations: Option<u64>,
+    /// Kinds of faults that are left out.
+    pub without: BTreeSet<Fault>,
 }
 
 /// What a run came to.
@@ -162,6 +181,10 @@ pub(super) struct Report {
     pub(super) trace_hash: u64,
     pub(super) violation: Option<Violation>,
     pub(super) counts: BTreeMap<&'static str, u64>,
+    /// When it ended, in ticks.
+    pub(super) ticks: u64,
+    /// What happened, a line each, where that was to be kept.
+    pub(super) story: Vec<String>,
 }
 
 pub(super) struct World {
@@ -176,6 +199,9 @@ pub(super) struct World {
     pub(super) checks: Invariants,
     /// Reads of any replica, in runs that have them.
     pub(super) glances: Option<Glances>,
+    /// More that goes wrong, in runs that have it.
+    pub(super) weather: Option<Weather>,
+    pub(super) limits: Limits,
     pub(super) flaws: Flaws,
     pub(super) shape: Shape,
     pub(super) homes: Homes,
@@ -192,8 +218,13 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, flaws: Flaws, print: bool) -> Self {
+        Self::limited(seed, flaws, Limits::default(), print)
+    }
+
+    pub(super) fn limited(seed: u64, flaws: Flaws, limits: Limits, print: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let shape = Shape::draw(seed, &mut rng);
+        let mut shape = Shape::draw(seed, &mut rng);
+        shape.without(&limits.without);
         let network = shape.network.clone();
         let clients = Clients::new(shape.groups, shape.clients);
         let mut world = Self {
@@ -207,6 +238,8 @@ impl World {
             clients,
             checks: Invariants::default(),
             glances: None,
+            weather: None,
+            limits,
             flaws,
             homes: Homes::new(seed, &shape),
             shape,
@@ -220,6 +253,7 @@ impl World {
         };
         for node in 1..=world.shape.nodes {
             world.nodes.insert(node, Node::new(node));
+            world.node(node).disk.is_credulous = flaws.damage_served;
             world.begin_groups(node);
             world.start(node, true);
         }
@@ -237,6 +271,7 @@ impl World {
         self.calm_down();
         let calm_since = self.now;
         while self.violation.is_none() {
+            self.repair();
             self.author_goes_on();
             let deadline = self.waits_since(calm_since) + HEALING_TICKS_MAX * TICK;
             let Err(waits_for) = self.converged() else {
@@ -254,7 +289,7 @@ impl World {
     }
 
     fn run_faults(&mut self) {
-        let end = FAULTS_TICKS * TICK;
+        let end = self.limits.ticks.unwrap_or(FAULTS_TICKS) * TICK;
         while self.now < end && self.violation.is_none() && !self.has_done_its_steps() {
             // Only an author's run may end before.
             let until = if self.author.is_some() {
@@ -275,7 +310,9 @@ impl World {
             self.now = at;
             self.happen(node, event);
         }
-        self.now = end;
+        if self.violation.is_none() {
+            self.now = end;
+        }
     }
 
     pub(super) fn report(&mut self) -> Report {
@@ -283,6 +320,8 @@ impl World {
             trace_hash: self.trace.hash(),
             violation: self.violation.take(),
             counts: std::mem::take(&mut self.counts),
+            ticks: self.now / TICK,
+            story: self.trace.take_kept(),
         }
     }
 
@@ -306,6 +345,7 @@ impl World {
             Event::Tell { caller, message } => self.told(node, caller, *message),
             Event::Serve { caller, id, row } => self.serve(caller, &id, &row),
             Event::Fault => self.fault(),
+            Event::Storm => self.storm(),
             Event::Move => self.move_a_group(),
             Event::Map { version } => self.see_map(node, version),
             Event::Heal => {
@@ -330,9 +370,7 @@ impl World {
             Event::Synced { .. } => self.synced(node),
             Event::Checkpoint { .. } => self.checkpoint(node),
             Event::Fetch { fetch, .. } => self.fetch(node, fetch),
-            Event::Drop { group, generation, .. } => {
-                self.node(node).disk.stores.remove(&(group, generation));
-            }
+            Event::Drop { group, generation, .. } => self.drop_generation(node, group, generation),
             Event::Arrives { input, .. } => self.arrives(node, input),
             Event::Plan { .. } => self.plan(node),
             Event::Alarms { .. } => self.alarms(node),

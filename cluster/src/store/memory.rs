@@ -1,20 +1,36 @@
-//! The state store in memory, for tests and simulations.
+//! The state store in memory, for tests and simulations. Its values stand behind the same checksums as on a device.
 
 use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, StateStore, StoreError, Visit};
+use super::{
+    Batch, StateStore, StoreError, Visit,
+    seal::{seal, unseal, unseal_unchecked},
+};
+
+/// Sealed values by key.
+type Sealed = BTreeMap<Vec<u8>, Bytes>;
 
 /// Rows as they are, and as they would be after a crash.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
-    rows: Mutex<BTreeMap<Vec<u8>, Bytes>>,
-    synced: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    rows: Mutex<Sealed>,
+    synced: Mutex<Sealed>,
+    /// Serves what is damaged; only with a planted bug.
+    is_credulous: bool,
 }
 
 impl MemoryStore {
+    /// A store that does not look at its checksums.
+    pub(crate) fn credulous() -> Self {
+        Self {
+            is_credulous: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn sync(&self) {
         self.synced.lock().clone_from(&self.rows.lock());
     }
@@ -26,17 +42,43 @@ impl MemoryStore {
 
     /// A row as it would be after a crash.
     pub(crate) fn synced_row(&self, key: &[u8]) -> Option<Bytes> {
-        self.synced.lock().get(key).cloned()
+        let synced = self.synced.lock();
+        self.unsealed(key, synced.get(key)?).ok()
     }
 
-    pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {
-        self.rows.lock().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    /// All rows; an error if one is damaged.
+    pub(crate) fn rows(&self) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let rows = self.rows.lock();
+        let unsealed = |(key, sealed): (&Vec<u8>, &Bytes)| Ok((key.clone(), self.unsealed(key, sealed)?));
+        rows.iter().map(unsealed).collect()
+    }
+
+    /// Flips a bit of one value on the device: of the row and the bit that these numbers choose. Says of which row.
+    pub(crate) fn flip(&self, row: u64, bit: u64) -> Option<Vec<u8>> {
+        let mut rows = self.rows.lock();
+        let place = row.checked_rem(rows.len() as u64)? as usize;
+        let (key, sealed) = rows.iter_mut().nth(place)?;
+        let mut bytes = sealed.to_vec();
+        let bit = (bit % (bytes.len() as u64 * 8)) as usize;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        *sealed = bytes.into();
+        // If the row is on its way to the device, its bytes there are those that will be read back.
+        self.synced.lock().insert(key.clone(), sealed.clone());
+        Some(key.clone())
+    }
+
+    fn unsealed(&self, key: &[u8], sealed: &Bytes) -> Result<Bytes, StoreError> {
+        if self.is_credulous {
+            return Ok(unseal_unchecked(sealed));
+        }
+        unseal(key, sealed)
     }
 }
 
 impl StateStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.rows.lock().get(key).cloned())
+        let sealed = self.rows.lock().get(key).cloned();
+        sealed.map(|sealed| self.unsealed(key, &sealed)).transpose()
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
@@ -46,10 +88,10 @@ impl StateStore for MemoryStore {
             .lock()
             .range(start..)
             .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .map(|(key, sealed)| (key.clone(), sealed.clone()))
             .collect();
-        for (key, value) in rows {
-            if !visit(&key, value)? {
+        for (key, sealed) in rows {
+            if !visit(&key, self.unsealed(&key, &sealed)?)? {
                 break;
             }
         }
@@ -58,13 +100,10 @@ impl StateStore for MemoryStore {
 
     fn last_at(&self, prefix: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
         let range = (Bound::Unbounded, Bound::Included(at.to_vec()));
-        Ok(self
-            .rows
-            .lock()
-            .range(range)
-            .next_back()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone())))
+        let rows = self.rows.lock();
+        let last = rows.range(range).next_back().filter(|(key, _)| key.starts_with(prefix));
+        last.map(|(key, sealed)| Ok((key.clone(), self.unsealed(key, sealed)?)))
+            .transpose()
     }
 
     fn first_keys(&self, prefix: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -81,7 +120,10 @@ impl StateStore for MemoryStore {
         let mut rows = self.rows.lock();
         for (key, value) in batch.rows {
             match value {
-                Some(value) => rows.insert(key, value.into()),
+                Some(value) => {
+                    let sealed = seal(&key, &value).into();
+                    rows.insert(key, sealed)
+                }
                 None => rows.remove(&key),
             };
         }

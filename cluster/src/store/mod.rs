@@ -1,8 +1,9 @@
 //! What is on this node's device: the log of all groups, and the state of each shard.
 //!
 //! Reading order: this file (what the engine needs of a state store), [`state`] (sled), [`log`] (raft-engine), [`device`] (its files),
-//! [`mark`] (how far both have come), [`memory`] (the twin of both for simulations), [`identity`] (who this folder belongs to), [`erase`] (what was
-//! forgotten is in no file any more), [`damage`] (what becomes of a folder that is damaged).
+//! [`mark`] (how far both have come), [`seal`] (how a damaged value is told), [`memory`] (the twin of both for simulations), [`identity`]
+//! (who this folder belongs to), [`erase`] (what was forgotten is in no file any more), [`damage`] (what becomes of a folder that is
+//! damaged).
 //!
 //! The log is the truth: it is synced before anything is acknowledged. The state store follows by checkpoints and can be
 //! rebuilt from a peer at any time.
@@ -15,6 +16,7 @@ pub(crate) mod log;
 mod mark;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
+mod seal;
 pub(crate) mod state;
 
 use bytes::Bytes;

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::{
     Batch, StateStore, StoreError, Visit,
     mark::{self, Mark},
+    seal::{seal, unseal},
 };
 use crate::faults::Faults;
 
@@ -284,28 +285,6 @@ impl StateStore for SledShard {
         self.faults.before_write().map_err(|error| failed(&error))?;
         self.tree.apply_batch(rows).map_err(|error| broken(&error))
     }
-}
-
-/// A value behind its checksum, which covers the key too: a value under a wrong key is as bad as a wrong value.
-fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(value.len() + 4);
-    sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
-    sealed.extend_from_slice(value);
-    sealed
-}
-
-fn unseal(key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
-    match sealed.split_first_chunk::<4>() {
-        Some((sum, value)) if u32::from_be_bytes(*sum) == checksum(key, value) => Ok(Bytes::copy_from_slice(value)),
-        _ => Err(StoreError::damaged(key, &"checksum")),
-    }
-}
-
-fn checksum(key: &[u8], value: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
-    hasher.update(value);
-    hasher.finalize()
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl World {
     fn snapshot(&mut self) {
         let other = Arc::new(MemoryStore::default());
         let mut batch = Batch::default();
-        for (key, value) in self.store.rows() {
+        for (key, value) in self.store.rows().expect("sound") {
             batch.put(key, value.to_vec());
         }
         other.write(batch).expect("written");
@@ -294,6 +294,7 @@ fn what_an_older_build_has_written_is_not_skipped_in_silence() {
     world
         .store
         .rows()
+        .expect("sound")
         .into_iter()
         .filter(|(key, _)| key.starts_with(keys::FEED))
         .for_each(|(key, _)| without.remove(key));
@@ -370,6 +371,7 @@ fn golden_rows() {
     let rows: Vec<(String, String)> = world
         .store
         .rows()
+        .expect("sound")
         .into_iter()
         .filter(|(key, _)| key.starts_with(keys::FEED))
         .map(|(key, value)| (hex(&key), hex(&value)))

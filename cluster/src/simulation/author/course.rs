@@ -8,7 +8,6 @@ use crate::{
     simulation::{
         alarms::Alarms,
         clients::Ask,
-        flaws::Flaws,
         node::Replica,
         world::{TICK, World},
     },
@@ -23,17 +22,21 @@ const JUMP_PERMILLE: u64 = 40;
 impl World {
     /// A run of an author's entities.
     pub(super) fn of_author(plan: Plan, seed: u64, print: bool) -> Self {
-        let mut world = Self::new(seed, Flaws::default(), print);
+        let mut world = Self::new(seed, plan.flaws, print);
         if !plan.faults {
             world.shape.without_faults();
             world.network.calm();
         }
+        let has_weather = plan.faults && plan.storms;
         world.registry = plan.registry.clone();
         world.alarms = Some(Alarms::new(seed));
         world.author = Some(Box::new(Author::new(plan, seed)));
         let nodes: Vec<_> = world.nodes.keys().copied().collect();
         for node in nodes {
             world.alarms_start(node);
+        }
+        if has_weather {
+            world.begin_weather();
         }
         world
     }
@@ -58,7 +61,7 @@ impl World {
         if jumps {
             self.move_time_on();
         }
-        self.begin_operation(client, step.key, group, ask);
+        self.begin_operation(Some(client), step.key, group, ask);
     }
 
     /// Whether an author's run has no more steps to take.

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::{
     activation::Delivered,
     clients::{Ask, Op},
+    flaws::Flaws,
     rng::Rng,
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
 
 pub use self::{
     service::Served,
-    simulation::{Found, Simulation, Summary},
+    simulation::{Bug, Found, Simulation, Summary},
     step::Step,
     view::{Answered, Called, World},
 };
@@ -48,6 +49,8 @@ struct Plan {
     always: Vec<Invariant>,
     steps: u64,
     faults: bool,
+    storms: bool,
+    flaws: Flaws,
 }
 
 type Workload = dyn Fn(&mut Rng, u64) -> Step + Send + Sync;

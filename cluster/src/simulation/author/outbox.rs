@@ -7,7 +7,7 @@ use super::{Served, service::CalledRaw};
 use crate::{
     config::{Limits, NodeId},
     entity::{EntityKey, Outcome, RequestId, decider::resume, decision::EffectRequest, envelope::Envelope},
-    journal::{Chain, EffectId, Origin, OutboxRow, Record},
+    journal::{Chain, Decided, EffectId, Origin, OutboxRow, Record},
     replication::Role,
     simulation::{
         activation::{Caller, Delivered, Message, Waits},
@@ -41,7 +41,7 @@ pub(in crate::simulation) enum CarriedEnd {
 impl World {
     /// A leadership has begun: whatever is open is carried out.
     pub(in crate::simulation) fn outbox_begins(&mut self, node: NodeId, role: &Role) {
-        if self.author.is_some() {
+        if self.author.is_some() && !self.flaws.outbox_forgotten {
             let open = self.replica(node, role.group).shard.outbox();
             let open = open.keys().cloned().collect();
             self.effects_came(node, role.group, open);
@@ -139,7 +139,7 @@ impl World {
                     group: self.clients.group_of(to),
                     envelope: Envelope {
                         chain: Some(Arc::new(chain)),
-                        origin: origin.map(Arc::new),
+                        origin: origin.map(Arc::new).filter(|_| !self.flaws.outbox_before_commit),
                         ..Envelope::new(request_of(&id.to_string()), TraceContext::default())
                     },
                     command: command.clone(),
@@ -156,6 +156,56 @@ impl World {
                 }
             }
             EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => {}
+        }
+    }
+
+    /// With a planted bug: effects go out as soon as they are decided.
+    pub(in crate::simulation) fn carry_early(&mut self, node: NodeId, group: u32, term: u64, decided: &Decided) {
+        for (place, effect) in (0..).zip(&decided.effects) {
+            let id = EffectId {
+                entity: decided.entity.clone(),
+                seq: decided.seq,
+                place,
+            };
+            let carrying = Carrying {
+                group,
+                term,
+                id: id.clone(),
+                attempt: 0,
+                is_outcome: false,
+            };
+            match &effect.request {
+                EffectRequest::Command { to, command } => {
+                    let chain = Chain::after(decided.chain.as_ref(), &id.entity, Limits::default().effect_depth_max);
+                    if self.can_be_sent(&chain, to).is_err() {
+                        continue;
+                    }
+                    let message = Message {
+                        key: to.clone(),
+                        group: self.clients.group_of(to),
+                        envelope: Envelope {
+                            chain: Some(Arc::new(chain)),
+                            ..Envelope::new(request_of(&id.to_string()), TraceContext::default())
+                        },
+                        command: command.clone(),
+                        acknowledges: None,
+                    };
+                    let caller = self.begins(node, carrying);
+                    self.send_effect(node, caller, message, None);
+                }
+                EffectRequest::Call { .. } => {
+                    let row = Arc::new(OutboxRow {
+                        effect: effect.clone(),
+                        at_ms: decided.at_ms,
+                        trace: decided.trace,
+                        born: 0,
+                        chain: decided.chain.clone(),
+                    });
+                    let caller = self.begins(node, carrying);
+                    self.after(TICK, 0, Event::Serve { caller, id, row });
+                }
+                EffectRequest::SetTimer { .. } | EffectRequest::CancelTimer { .. } => {}
+            }
         }
     }
 
@@ -278,7 +328,14 @@ impl World {
         self.count("calls", 1);
         // The answer may be lost on its way.
         if self.calm || !self.rng.chance(80) {
-            let delay = self.rng.between(1, 4 * TICK);
+            let mut delay = self.rng.between(1, 4 * TICK);
+            // Some services answer long after anyone has waited for it.
+            if let Some(weather) = self.weather.as_mut().filter(|_| !self.calm)
+                && weather.rng.chance(150)
+            {
+                delay = weather.rng.between(10 * TICK, 300 * TICK);
+                self.count("services that answer late", 1);
+            }
             let end = CarriedEnd::Served(outcome);
             self.after(delay, node, Event::Carried { life, number, end });
         }

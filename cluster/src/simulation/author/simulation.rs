@@ -14,6 +14,7 @@ use super::{Invariant, Plan, Served, Step, World, service, story};
 use crate::{
     entity::Registry,
     simulation::{
+        flaws::Flaws,
         number,
         rng::Rng,
         world::{Report, World as Run},
@@ -70,6 +71,20 @@ pub struct Simulation {
     plan: Plan,
     seeds: Range<u64>,
     has_workload: bool,
+    shrinks: bool,
+}
+
+/// A promise of the engine that is broken on purpose: an invariant that does not notice would not notice it in earnest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Effects are carried out when they are decided, not when they are committed: what is lost has had effects all the same.
+    OutboxBeforeCommit,
+    /// A leader carries out only the effects that came about while it led.
+    OutboxForgotten,
+    /// A request that was taken before is decided again.
+    NoDeduplication,
+    /// What was due before a leader came is fired by a record that does not name the firing.
+    TimersFiredTwice,
 }
 
 /// What runs without a finding came to.
@@ -114,9 +129,12 @@ impl Simulation {
                 always: Vec::new(),
                 steps: STEPS,
                 faults: true,
+                storms: false,
+                flaws: Flaws::default(),
             },
             seeds: SEEDS,
             has_workload: false,
+            shrinks: true,
         }
     }
 
@@ -135,6 +153,32 @@ impl Simulation {
     /// Whether anything goes wrong with nodes, disks and links; `true` if nobody says.
     pub fn faults(mut self, faults: bool) -> Self {
         self.plan.faults = faults;
+        self
+    }
+
+    /// Whether clocks jump, links flap and clog, disks are slow or full or fail a sync, bits flip, and nodes crash at single steps
+    /// beside what goes wrong otherwise; `false` if nobody says. Nothing of it happens where [`Simulation::faults`] is `false`.
+    pub fn storms(mut self, storms: bool) -> Self {
+        self.plan.storms = storms;
+        self
+    }
+
+    /// Whether a finding is made as small as it gets, which takes more runs; `true` if nobody says.
+    pub fn shrink(mut self, shrink: bool) -> Self {
+        self.shrinks = shrink;
+        self
+    }
+
+    /// Breaks a promise of the engine on purpose, to see whether the invariants notice.
+    pub fn plant(mut self, bug: Bug) -> Self {
+        let flaws = &mut self.plan.flaws;
+        let flaw = match bug {
+            Bug::OutboxBeforeCommit => &mut flaws.outbox_before_commit,
+            Bug::OutboxForgotten => &mut flaws.outbox_forgotten,
+            Bug::NoDeduplication => &mut flaws.no_deduplication,
+            Bug::TimersFiredTwice => &mut flaws.timers_fired_twice,
+        };
+        *flaw = true;
         self
     }
 
@@ -224,7 +268,8 @@ impl Simulation {
                     needs_faults: plan.faults,
                     story,
                 };
-                return Err(Box::new(if chosen.is_some() { found } else { shorter(&plan, found) }));
+                let is_whole = chosen.is_some() || !self.shrinks;
+                return Err(Box::new(if is_whole { found } else { shorter(&plan, found) }));
             }
             summary.runs += 1;
             summary.trace_hash = summary.trace_hash.rotate_left(7) ^ report.trace_hash;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Served, Simulation, Step, World};
+use super::{Bug, Served, Simulation, Step, World};
 use crate::{Answer, Context, Decision, Effect, Entity, Outcome, Registry, simulation::rng::Rng};
 
 /// A purse that pays others, draws money from a bank, and asks it again a day after it failed.
@@ -215,6 +215,31 @@ fn what_holds_is_let_through_under_all_faults() {
         "snapshots installed",
     ] {
         assert!(happened(what) > 10, "{what}: {}", happened(what));
+    }
+}
+
+#[test]
+fn what_holds_is_let_through_in_all_weather() {
+    let summary = simulation::<Purse>().seeds(0..40).storms(true).run();
+    println!("{:#?}", summary.counts);
+    let happened = |what: &str| summary.counts.get(what).copied().unwrap_or_default();
+    for what in ["clock jumps", "links clogged", "disks slow", "damage found"] {
+        assert!(happened(what) > 0, "{what}: {:#?}", summary.counts);
+    }
+}
+
+#[test]
+fn a_broken_promise_of_the_engine_is_noticed_by_an_author_s_invariants() {
+    let bugs = [
+        (Bug::OutboxBeforeCommit, 60),
+        (Bug::OutboxForgotten, 10),
+        (Bug::NoDeduplication, 10),
+        (Bug::TimersFiredTwice, 60),
+    ];
+    for (bug, seeds_max) in bugs {
+        let planted = simulation::<Purse>().seeds(0..seeds_max).shrink(false).plant(bug);
+        let found = planted.try_run().expect_err("it is noticed");
+        println!("{bug:?}: seed {}, {}: {}", found.seed, found.invariant, found.what);
     }
 }
 

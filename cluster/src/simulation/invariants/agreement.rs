@@ -35,4 +35,9 @@ impl Agreement {
             known.2, known.0
         ))
     }
+
+    /// The first replica could not apply the entry after all: another one will be the first to.
+    pub(crate) fn withdraw(&mut self, group: u32, index: u64) {
+        self.committed.remove(&(group, index));
+    }
 }

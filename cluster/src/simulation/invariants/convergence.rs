@@ -30,8 +30,14 @@ impl World {
             return Err(format!("{} operations have no answer", self.clients.open()));
         }
         self.author_waits_for()?;
+        self.damage_left()?;
         if self.checks.timers.open() > 0 {
             return Err(format!("{} timers have not fired", self.checks.timers.open()));
+        }
+        // One may have been set just now that was due long ago: it has its time too.
+        let late_ms = self.now.saturating_sub(TIMER_LATE_TICKS_MAX * TICK);
+        if let Some(late) = self.checks.timers.overdue(late_ms).filter(|_| self.alarms.is_some()) {
+            return Err(late);
         }
         for group in 0..self.shape.groups {
             let mut states = Vec::new();
@@ -94,6 +100,12 @@ impl World {
             }
         }
         self.verdict("history", verdict);
+        let verdict = self.checks.linearizable.check();
+        self.count(
+            "operations placed in one order",
+            verdict.as_ref().map_or(0, |count| *count as u64),
+        );
+        self.verdict("linearizable", verdict.map(drop));
         if self.author.is_some() {
             return self.check_what_the_author_says(true);
         }

@@ -8,6 +8,7 @@ pub(super) mod effects;
 pub(super) mod feed;
 pub(super) mod history;
 pub(super) mod leaders;
+pub(super) mod linearizable;
 pub(super) mod replies;
 pub(super) mod timers;
 
@@ -19,6 +20,7 @@ pub(super) struct Invariants {
     pub(super) effects: effects::Effects,
     pub(super) feed: feed::Feed,
     pub(super) leaders: leaders::Leaders,
+    pub(super) linearizable: linearizable::History,
     pub(super) replies: replies::Replies,
     pub(super) timers: timers::Timers,
 }

@@ -110,6 +110,7 @@ const LIBRARIES: &[Library] = &[
             "node/src/local/layout.rs",
             "node/src/provider/mod.rs",
             "tests/bench",
+            "tests/simulate",
         ],
     },
     Library {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 /// The node whose files are damaged.
 const NODE: u8 = 2;
 /// No node takes longer to be whole again.
-const WHOLE_MAX: Duration = Duration::from_secs(60);
+const WHOLE_MAX: Duration = Duration::from_mins(1);
 /// What a node says when it has set its folder aside.
 const SAID: &str = "the data folder is damaged";
 

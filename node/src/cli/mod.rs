@@ -110,7 +110,7 @@ enum Command {
     Shop(shop::Shop),
     /// Check that nothing is lost, doubled or unequal.
     Verify(verify::Verify),
-    /// Hurt a running local cluster, and check what its clients saw.
+    // What its help says stands with its arguments.
     Chaos(chaos::Chaos),
 }
 

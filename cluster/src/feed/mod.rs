@@ -20,6 +20,8 @@ pub mod groups;
 pub(crate) mod read;
 pub mod subscription;
 
+use std::sync::Arc;
+
 use tokio::sync::{Semaphore, watch};
 
 pub use crate::journal::feed::{FeedRecord, Position};
@@ -37,14 +39,14 @@ pub(crate) const FEED_READS_MAX: usize = 2;
 pub(crate) struct FeedSource {
     /// The position of the last applied entry that had events, as far as somebody waits for it.
     newer: watch::Sender<u64>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 impl Default for FeedSource {
     fn default() -> Self {
         Self {
             newer: watch::Sender::new(0),
-            reads: Semaphore::new(FEED_READS_MAX),
+            reads: Arc::new(Semaphore::new(FEED_READS_MAX)),
         }
     }
 }

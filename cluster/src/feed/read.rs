@@ -124,9 +124,15 @@ impl Replica {
 
     /// Reads the store on a thread that nobody waits for, so many at once as are allowed.
     async fn beside<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, NoPage> {
-        let _permit = self.feed.reads.acquire().await;
-        let reading = tokio::task::spawn_blocking(read).await;
-        reading.map_err(|_| NoPage::Failed("the node is stopping".to_owned()))
+        // In a task of its own: whoever asked may be a subscription that nobody reads just now, which would keep its place from
+        // all others, or wait in front of them for one.
+        let reads = Arc::clone(&self.feed.reads);
+        let reading = tokio::spawn(async move {
+            let _permit = reads.acquire_owned().await;
+            tokio::task::spawn_blocking(read).await
+        });
+        let read = reading.await.ok().and_then(Result::ok);
+        read.ok_or_else(|| NoPage::Failed("the node is stopping".to_owned()))
     }
 
     fn no_page(&self, error: FeedError) -> NoPage {

@@ -283,7 +283,9 @@ impl Simulation {
 
 /// One run. A panic is a violation like others.
 fn run(plan: &Plan, seed: u64) -> (Report, Vec<String>) {
-    let mut world = Run::of_author(plan.clone(), seed, false);
+    // For whoever works on the engine itself: what its groups did, in between the author's steps.
+    let print = number("SIM_TRACE").is_some();
+    let mut world = Run::of_author(plan.clone(), seed, print);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(panic) = outcome {
         let text = panic.downcast_ref::<String>().cloned();

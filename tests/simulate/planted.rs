@@ -76,10 +76,10 @@ fn as_text(bugs: &[Bug], noticed: &[Noticed]) -> String {
             Some((after, by)) => (after.to_string(), *by),
             None => ("not found".to_owned(), "-"),
         };
-        text += &format!(
+        text.extend([format!(
             "| {} | {} | {after} | {} | {by} |\n",
             bug.name, bug.world, bug.seeds_max
-        );
+        )]);
     }
     text
 }

@@ -25,29 +25,31 @@ fn as_text(arguments: &Arguments, done: &Done) -> String {
     for (world, ended) in &done.worlds {
         let rate = ended.runs as f64 / ended.took.as_secs_f64().max(1e-9);
         let (name, runs) = (world.name(), ended.runs);
-        text += &format!("{name}: {runs} seeds, {rate:.0} a second on one core\n");
+        text.extend([format!("{name}: {runs} seeds, {rate:.0} a second on one core\n")]);
         text += &counts(&ended.counts);
     }
     let missed = failpoints_missed(done);
     if !missed.is_empty() {
-        text += &format!("steps at which no node crashed: {}\n", missed.join(", "));
+        text.extend([format!("steps at which no node crashed: {}\n", missed.join(", "))]);
     }
     for found in &done.found {
         text += &finding(found);
     }
     let (runs, threads, failed) = (done.runs(), arguments.threads(), done.found.len());
     let rate = runs as f64 / seconds.max(1e-9);
-    text +=
-        &format!("{runs} seeds in {seconds:.1} s on {threads} threads, {rate:.0} a second; {failed} break a promise\n");
+    text.extend([format!(
+        "{runs} seeds in {seconds:.1} s on {threads} threads, {rate:.0} a second; {failed} break a promise\n"
+    )]);
     text
 }
 
 fn counts(counts: &BTreeMap<&'static str, u64>) -> String {
     let widest = counts.keys().map(|what| what.len()).max().unwrap_or_default();
-    counts
-        .iter()
+    let lines = counts.iter();
+    let lines: Vec<String> = lines
         .map(|(what, number)| format!("  {what:widest$} {number:>12}\n"))
-        .collect()
+        .collect();
+    lines.concat()
 }
 
 /// Steps that runs with weather crash at, and that none of them has.
@@ -66,12 +68,12 @@ fn finding(found: &Finding) -> String {
     let mut text = format!("\nseed {seed} of {world} breaks {invariant:?}: {what}\n");
     let skipped = found.history.len().saturating_sub(HISTORY_LEN_MAX);
     if skipped > 0 {
-        text += &format!("  ({skipped} lines before these; --json has them)\n");
+        text.extend([format!("  ({skipped} lines before these; --json has them)\n")]);
     }
     for line in &found.history[skipped..] {
-        text += &format!("  {line}\n");
+        text.extend([format!("  {line}\n")]);
     }
-    text += &format!("run it again: {}\n\n", found.again);
+    text.extend([format!("run it again: {}\n\n", found.again)]);
     text
 }
 

@@ -107,14 +107,14 @@ fn run_engine(world: World, kind: Kind, seed: u64, limits: &Limits) -> Ran {
 fn typed(limits: &Limits) -> String {
     let mut text = String::new();
     if let Some(ticks) = limits.ticks {
-        text += &format!(" --ticks {ticks}");
+        text.extend([format!(" --ticks {ticks}")]);
     }
     if let Some(operations) = limits.operations {
-        text += &format!(" --operations {operations}");
+        text.extend([format!(" --operations {operations}")]);
     }
     if !limits.without.is_empty() {
         let names: Vec<&str> = limits.without.iter().map(|fault| fault.name()).collect();
-        text += &format!(" --without {}", names.join(","));
+        text.extend([format!(" --without {}", names.join(","))]);
     }
     text
 }

@@ -7,13 +7,11 @@ mod faults;
 mod local;
 mod probe;
 
-use std::pin::Pin;
-
 use cluster::faults::Faults;
-use futures::Stream;
 use proto::chaos::v1 as pb;
 use tonic::{Response, Status};
 
+use self::probe::WatchStream;
 use super::{request::Edge, status};
 
 /// The chaos service.
@@ -21,8 +19,6 @@ use super::{request::Edge, status};
 pub(crate) struct Chaos {
     edge: Edge,
 }
-
-type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchShardsResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl pb::chaos_server::Chaos for Chaos {

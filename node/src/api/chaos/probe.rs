@@ -30,7 +30,7 @@ const SHARDS_MAX: u32 = 128;
 /// Between two reads of a shard.
 const READ_PAUSE: Duration = Duration::from_millis(20);
 /// How long a read may take before it is tried again.
-const READ_MAX: Duration = Duration::from_millis(1_000);
+const READ_MAX: Duration = Duration::from_secs(1);
 /// A shorter time without an answer is no interruption.
 const OUTAGE_MIN: Duration = Duration::from_millis(100);
 /// Between two things that a watcher is told.
@@ -61,10 +61,11 @@ impl Drop for Place {
     }
 }
 
+/// What a watcher is told.
+pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchShardsResponse, Status>> + Send>>;
+
 /// Begins to read every shard; the stream's end ends it.
-pub(super) fn watch(
-    edge: &Edge,
-) -> Result<Pin<Box<dyn Stream<Item = Result<pb::WatchShardsResponse, Status>> + Send>>, Fault> {
+pub(super) fn watch(edge: &Edge) -> Result<WatchStream, Fault> {
     let shards = edge.cluster.shards();
     if shards > SHARDS_MAX {
         return Err(Fault::Refused {

@@ -20,6 +20,14 @@ const ITEM_TIMEOUT: Duration = Duration::from_secs(5);
 /// counts if it has moved on.
 pub(crate) async fn follow<P: Clone + PartialEq>(
     place: &mut P,
+    read: impl AsyncFnMut(&mut P) -> Result<(), Status>,
+) -> Result<(), Failure> {
+    follow_after(PAUSE, place, read).await
+}
+
+async fn follow_after<P: Clone + PartialEq>(
+    pause: Duration,
+    place: &mut P,
     mut read: impl AsyncFnMut(&mut P) -> Result<(), Status>,
 ) -> Result<(), Failure> {
     let mut broken = 0;
@@ -34,10 +42,10 @@ pub(crate) async fn follow<P: Clone + PartialEq>(
         }
         broken = if *place == before { broken + 1 } else { 0 };
         if broken >= BROKEN_MAX {
-            let (after, last) = (PAUSE * broken, Some(status));
+            let (after, last) = (pause * broken, Some(status));
             return Err(CallError::Unknown { after, last }.into());
         }
-        sleep(PAUSE).await;
+        sleep(pause).await;
     }
 }
 
@@ -95,10 +103,10 @@ fn is_final(status: &Status) -> bool {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_stream_goes_on_where_it_broke_and_is_given_up_when_nothing_comes() {
         let mut place = 0;
-        let ended = follow(&mut place, async |place: &mut u32| {
+        let ended = follow_after(Duration::ZERO, &mut place, async |place: &mut u32| {
             *place += 1;
             if *place < 100 {
                 return Err(Status::unavailable("the node is gone"));
@@ -109,7 +117,7 @@ mod tests {
         assert_eq!(place, 100);
 
         let mut streams = 0;
-        let ended = follow(&mut place, async |_: &mut u32| {
+        let ended = follow_after(Duration::ZERO, &mut place, async |_: &mut u32| {
             streams += 1;
             Err(Status::unavailable("the node is gone"))
         });
@@ -117,7 +125,7 @@ mod tests {
         assert_eq!(streams, BROKEN_MAX);
 
         streams = 0;
-        let ended = follow(&mut place, async |_: &mut u32| {
+        let ended = follow_after(Duration::ZERO, &mut place, async |_: &mut u32| {
             streams += 1;
             Err(Status::not_found("there is no order 42"))
         });

@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const CONTRACTS: [&str; 13] = [
+const CONTRACTS: [&str; 14] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -16,6 +16,7 @@ const CONTRACTS: [&str; 13] = [
     "schema/v1/schema.proto",
     "projection/v1/projection.proto",
     "chaos/v1/chaos.proto",
+    "telemetry/v1/metrics.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

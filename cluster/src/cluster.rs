@@ -1,11 +1,14 @@
 //! The one door to the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::cluster::v1 as pb;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tonic::service::Routes;
+use tonic::{service::Routes, transport::Channel};
 
 use crate::{
     admission::Tenant,
@@ -21,6 +24,7 @@ use crate::{
     history::Caller,
     journal::keys::fnv,
     membership::Standing,
+    metrics::{CommandEnd, Figures},
     schema::{Part, SchemaCheck, SchemaView, versioned},
     service::Services,
     shard::shard_of,
@@ -193,7 +197,11 @@ impl Cluster {
     pub async fn ask_at<E: Entity>(&self, id: &str, command: &E::Command, request: &Request) -> Result<Told<E>, Error> {
         let key = key_of::<E>(id)?;
         let command = self.engine.fit(&key, versioned::encode::<E>(Part::Command, command));
-        let (reply, token) = self.engine.ask(&key, command, request).await?;
+        let begun = Instant::now();
+        let asked = self.engine.ask(&key, command, request).await;
+        (self.engine.meters())
+            .tell(|meter| meter.command(CommandEnd::of(&asked, |(reply, _)| reply.is_ok()), begun.elapsed()));
+        let (reply, token) = asked?;
         let answer = match reply {
             Ok(reply) => Ok(read_back::<E, _>(&key, Part::Reply, &reply)?),
             Err(rejection) => Err(read_back::<E, _>(&key, Part::Rejection, &rejection)?),
@@ -370,6 +378,16 @@ impl Cluster {
     /// The whole cluster, as far as it can be reached from this node.
     pub async fn status(&self) -> pb::StatusResponse {
         self.engine.status().await
+    }
+
+    /// This node's gauges and counters.
+    pub async fn figures(&self) -> Figures {
+        self.engine.figures().await
+    }
+
+    /// The other members, each with a connection for calls of services that they serve. Connects when it is first used.
+    pub fn peers(&self) -> Vec<(NodeId, Channel)> {
+        self.engine.peer_channels()
     }
 
     /// The most urgent timers of all shards, at most `limit` of them (0 for a usual number).

@@ -79,6 +79,7 @@ mod inputs;
 mod journal;
 pub mod local;
 mod membership;
+pub mod metrics;
 mod placement;
 pub mod projection;
 mod replication;

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    metrics::{Meter, Meters},
     supervision::{Guard, Policy},
     trace::{SpanSink, TraceContext},
 };
@@ -50,11 +51,12 @@ pub trait Service: Send + Sync + 'static {
     fn guard(&self) -> &Guard;
 }
 
-/// What a node brings to the engine from outside: services by name, and who takes finished spans.
+/// What a node brings to the engine from outside: services by name, and who takes finished spans and what it measures.
 #[derive(Clone, Default)]
 pub struct Services {
     by_name: BTreeMap<String, Arc<dyn Service>>,
     spans: Option<Arc<dyn SpanSink>>,
+    meter: Option<Arc<dyn Meter>>,
     http: Option<SocketAddr>,
 }
 
@@ -109,6 +111,18 @@ impl Services {
     pub fn with_spans(mut self, spans: Option<Arc<dyn SpanSink>>) -> Self {
         self.spans = spans;
         self
+    }
+
+    /// Who takes in what the engine measures; `None`, as at first, for nobody.
+    #[must_use]
+    pub fn with_meter(mut self, meter: Option<Arc<dyn Meter>>) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Who takes in what the engine measures.
+    pub(crate) fn meters(&self) -> Meters {
+        Meters(self.meter.clone())
     }
 
     /// Where the node can be looked at over HTTP: told in its status, so that whoever looks at one finds the others.

@@ -62,6 +62,16 @@ impl Limit {
             Self::Timers => "timers_per_shard_max",
         }
     }
+
+    /// Its name as the label of a metric: one word.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::Waits => "waits",
+            Self::Forward => "forward_queue",
+            other => other.name(),
+        }
+    }
 }
 
 impl fmt::Display for Limit {

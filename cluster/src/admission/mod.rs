@@ -232,6 +232,14 @@ impl Admission {
         )
     }
 
+    /// How often each limit has refused somebody: all limits.
+    pub(crate) fn all_refusals(&self) -> Vec<(&'static str, u64)> {
+        let counts = Limit::ALL.iter();
+        counts
+            .map(|limit| (limit.label(), self.refused[*limit as usize].load(Ordering::Relaxed)))
+            .collect()
+    }
+
     /// How often each limit has refused somebody; those that never did are left out.
     pub(crate) fn refusals(&self) -> BTreeMap<&'static str, u64> {
         let counts = Limit::ALL.iter().map(|limit| {

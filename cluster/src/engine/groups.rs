@@ -121,6 +121,7 @@ impl Engine {
 
     fn replica_of(self: &Arc<Self>, shard: u32, state: Shard) -> Arc<Replica> {
         let surroundings = Surroundings {
+            meters: self.meters.clone(),
             node: self.config.node,
             registry: self.registry.clone(),
             limits: self.config.limits.clone(),

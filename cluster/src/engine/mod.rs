@@ -36,7 +36,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -56,6 +56,7 @@ use crate::{
     entity::Registry,
     faults::Faults,
     membership::Map,
+    metrics::Meters,
     projection::projector::Projections,
     schema::fleet::Fleet,
     service::Services,
@@ -68,7 +69,7 @@ use crate::{
     },
     spans::Spans,
     store::{erase::Erasure, identity::Identity, log::Log, state::StateDb},
-    transport::links::Links,
+    transport::links::{Channel, Links},
 };
 
 /// Where snapshots for peers are kept, in the data folder.
@@ -80,6 +81,7 @@ pub(crate) struct Engine {
     registry: Registry,
     services: Services,
     spans: Spans,
+    meters: Meters,
     identity: Arc<Identity>,
     mailbox: Arc<Mailbox>,
     links: Arc<Links>,
@@ -146,6 +148,34 @@ impl Engine {
 
     pub(crate) fn spans(&self) -> &Spans {
         &self.spans
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    pub(crate) fn replicas(&self) -> &Slots {
+        &self.replicas
+    }
+
+    pub(crate) fn live(&self) -> &LiveEntities {
+        &self.live
+    }
+
+    pub(crate) fn chains_ended(&self) -> u64 {
+        self.chains_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether another node can be reached.
+    pub(crate) fn is_reached(&self, node: NodeId) -> bool {
+        self.links.peer(node).is_some_and(|peer| peer.is_up())
+    }
+
+    /// The other members, each with a connection for single calls of whatever service.
+    pub(crate) fn peer_channels(&self) -> Vec<(NodeId, Channel)> {
+        (self.links.all().into_iter())
+            .map(|(node, peer)| (node, peer.channel.clone()))
+            .collect()
     }
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {

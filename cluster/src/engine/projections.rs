@@ -261,6 +261,21 @@ impl Engine {
         })
     }
 
+    /// What this node's models say of the shards that it leads.
+    pub(crate) async fn led_parts(&self, name: &'static str, version: u32, query: Bytes) -> Vec<Bytes> {
+        let led = self.projections.all().into_iter().filter(|models| {
+            let replica = self.replica(models.shard);
+            replica.is_some_and(|replica| replica.leads_term().is_some())
+        });
+        let led: Vec<_> = led.filter_map(|models| models.get(name, version).cloned()).collect();
+        let read = move || {
+            led.iter()
+                .filter_map(|model| Some(model.part(&query).ok()?.bytes))
+                .collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+
     fn views_here(&self) -> Vec<(String, u32, ReplicaModel)> {
         let all = self.projections.all();
         let here = all

@@ -110,6 +110,7 @@ impl Engine {
             replicas: Arc::new(Slots::new(config.shards + 1)),
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),
+            meters: services.meters(),
             config,
             registry: (registry
                 .with::<Roster>()
@@ -251,6 +252,7 @@ impl Engine {
             tokio::spawn(Arc::clone(self).keep_retention()),
             tokio::spawn(Arc::clone(self).keep_audit()),
             tokio::spawn(Self::keep_looking(Arc::downgrade(self))),
+            tokio::spawn(Self::keep_witnessing(Arc::downgrade(self), self.meters.clone())),
             tokio::spawn(hello::keep_introducing(
                 Arc::clone(&self.identity),
                 Arc::clone(&self.links),

@@ -115,7 +115,7 @@ impl Engine {
     }
 
     /// The groups of this node; `None` once it has stopped.
-    pub(super) async fn group_status(&self) -> Option<Vec<GroupStatus>> {
+    pub(crate) async fn group_status(&self) -> Option<Vec<GroupStatus>> {
         if !self.has_begun.load(Ordering::Acquire) {
             return None;
         }

@@ -4,7 +4,7 @@
 //! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -63,6 +63,8 @@ pub(crate) struct CommandMessage {
     /// The effect whose outcome this is.
     pub(crate) acknowledges: Option<EffectId>,
     pub(crate) reply: oneshot::Sender<Delivered>,
+    /// When it was put into the mailbox.
+    pub(crate) sent: Instant,
 }
 
 /// A timer on its way to the activation of its entity.
@@ -256,6 +258,8 @@ impl Alive {
     }
 
     fn command(&mut self, message: CommandMessage) -> Result<(), Ended> {
+        let meters = self.arguments.replica.meters();
+        meters.tell(|meter| meter.waited(message.sent.elapsed()));
         let Some(message) = self.answer_known(message)? else {
             return Ok(());
         };
@@ -320,6 +324,7 @@ impl Alive {
             envelope: Envelope::new(firing.request(), trace),
             acknowledges: None,
             reply,
+            sent: Instant::now(),
         };
         self.take(message, now_ms, Some((firing, row)))
     }

@@ -73,6 +73,13 @@ impl Cluster {
         })
     }
 
+    /// What this node's own copies say of the shards that it leads, part by part and as new as they are: the parts of all nodes
+    /// together are those of all shards. Shards whose copy is not built yet, or cannot be read, are missing.
+    pub async fn led_parts<P: Projection>(&self, query: &P::Query) -> Vec<P::Partial> {
+        let parts = self.engine().led_parts(P::NAME, P::VERSION, codec::encode(query)).await;
+        parts.iter().filter_map(|part| codec::decode(part).ok()).collect()
+    }
+
     /// All projections that this node carries, and their copies on all nodes that can be reached.
     pub async fn projections(&self) -> Vec<ProjectionView> {
         self.engine().projection_views().await

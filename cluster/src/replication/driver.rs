@@ -208,6 +208,9 @@ pub(crate) struct GroupStatus {
     pub(crate) leader: Option<NodeId>,
     pub(crate) is_leader: bool,
     pub(crate) transferring: bool,
+    /// The log's entries: from the first one,
+    pub(crate) first: u64,
+    /// to the last one.
     pub(crate) last: u64,
     pub(crate) members: Members,
     /// For a leader: what each other replica is known to hold.

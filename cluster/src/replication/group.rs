@@ -503,6 +503,7 @@ impl Group {
             leader: (raft.leader_id != 0).then(|| node_of(raft.leader_id)),
             is_leader: self.is_leader(),
             transferring: raft.lead_transferee.is_some(),
+            first: raft.raft_log.first_index(),
             last: raft.raft_log.last_index(),
             members: Members::from(&raft.prs().conf().to_conf_state()),
             matched,

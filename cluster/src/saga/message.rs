@@ -173,6 +173,20 @@ pub enum Event<I, F> {
 }
 
 impl<I, F> Event<I, F> {
+    /// Where the saga went because of it, if it went on.
+    pub fn next(&self) -> Option<&Next> {
+        match self {
+            Self::Started { next, .. }
+            | Self::Done { next, .. }
+            | Self::Refused { next, .. }
+            | Self::TurnedBack { next, .. }
+            | Self::Undone { next, .. }
+            | Self::Late { next, .. }
+            | Self::Problem { next, .. } => next.as_ref(),
+            Self::Partly { .. } | Self::Failed { .. } | Self::Retried { .. } | Self::Nudged => None,
+        }
+    }
+
     /// The same event, which takes the saga there.
     pub(super) fn leading_to(mut self, there: Option<Next>) -> Self {
         match &mut self {

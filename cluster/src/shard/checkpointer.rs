@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -117,6 +117,7 @@ impl Checkpointer {
         if replicas.is_empty() {
             return;
         }
+        let begun = Instant::now();
         let written: Result<Vec<(Arc<Replica>, Meta, bool)>, StoreError> = replicas
             .into_iter()
             .filter_map(|replica| {
@@ -131,6 +132,7 @@ impl Checkpointer {
             Ok(written) => {
                 for (replica, meta, forgets) in written {
                     replica.state().thaw(&meta);
+                    replica.meter().checkpointed(begun.elapsed());
                     self.last.insert(replica.shard(), Instant::now());
                     self.parts.mailbox.input(Input::Checkpointed {
                         group: replica.shard(),
@@ -191,6 +193,7 @@ impl Checkpointer {
         let store = Arc::clone(replica.state().store());
         let made = snapshot::write(&*store, &self.parts.snapshots, shard);
         self.snapshots.insert(shard, Instant::now());
+        replica.meter().snapshots_made.fetch_add(1, Ordering::Relaxed);
         self.parts.mailbox.input(match made {
             Ok(meta) => Input::SnapshotBuilt {
                 group: shard,

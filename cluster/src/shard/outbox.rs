@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::FutureExt;
@@ -25,6 +25,7 @@ use crate::{
     entity::{Outcome, RequestId, decision::EffectRequest, envelope::Envelope},
     error::Error,
     journal::{Chain, EffectId, Origin, OutboxRow, Record, quarantine::Stage},
+    metrics::CallEnd,
     schema::Part,
     service::{CallError, ServiceCall},
     supervision::{Guard, contain},
@@ -324,7 +325,17 @@ async fn once(
                 request: request.clone(),
                 trace: span.context(&row.trace),
             };
-            match called.call(call).await {
+            let begun = Instant::now();
+            let answer = called.call(call).await;
+            engine.meters().tell(|meter| {
+                let end = match &answer {
+                    Ok(_) => CallEnd::Answered,
+                    Err(CallError::Later { .. }) => CallEnd::Later,
+                    Err(CallError::GivenUp(_)) => CallEnd::GivenUp,
+                };
+                meter.called(service, end, begun.elapsed());
+            });
+            match answer {
                 Ok(answer) => Ok(Outcome::Replied(answer)),
                 Err(CallError::GivenUp(reason)) => {
                     span.fail(&reason);

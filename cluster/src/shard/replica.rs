@@ -6,7 +6,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -42,6 +42,7 @@ use crate::{
     },
     feed::FeedSource,
     journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
+    metrics::{Meters, shard::ShardMeter},
     replication::{Members, Role},
     schema::fleet::Fleet,
     spans::Spans,
@@ -77,6 +78,7 @@ pub(crate) struct Surroundings {
     pub(crate) spans: Spans,
     pub(crate) live: Arc<LiveEntities>,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) meters: Meters,
 }
 
 /// One shard on this node.
@@ -102,6 +104,7 @@ pub(crate) struct Replica {
     pub(super) watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     route: watch::Sender<Route>,
     commit_times: CommitTimes,
+    meter: ShardMeter,
 }
 
 /// What this node does for a shard while it leads it.
@@ -140,6 +143,7 @@ impl Replica {
             watchers: Mutex::default(),
             route,
             commit_times: CommitTimes::default(),
+            meter: ShardMeter::default(),
         }
     }
 
@@ -164,6 +168,15 @@ impl Replica {
     /// How long commits of this node's own proposals take.
     pub(crate) fn commit_times(&self) -> &CommitTimes {
         &self.commit_times
+    }
+
+    /// What is counted of this replica.
+    pub(crate) fn meter(&self) -> &ShardMeter {
+        &self.meter
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.surroundings.meters
     }
 
     pub(crate) fn mailbox(&self) -> &Mailbox {
@@ -224,6 +237,7 @@ impl Replica {
             self.reached(&state);
             applied
         };
+        self.meter.applied(index, term);
         self.freshness.applied(index);
         if !applied.changed.is_empty() {
             self.feed.applied(index);
@@ -260,6 +274,7 @@ impl Replica {
     pub(crate) fn install(&self, generation: u64) -> Result<(), StoreError> {
         let store = self.surroundings.db.shard(self.shard, generation)?;
         let state = Shard::open(store)?;
+        self.meter.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         self.timers.store(state.timers().len(), Ordering::Relaxed);
         self.outbox_len.store(state.outbox().len(), Ordering::Relaxed);
         let applied = state.meta().applied.0;
@@ -306,6 +321,7 @@ impl Replica {
             replica: Arc::downgrade(self),
             idle: Duration::from_millis(self.surroundings.limits.idle_ms),
         };
+        self.meter.elections_won.fetch_add(1, Ordering::Relaxed);
         let (supervisor, _) = ActorRuntime::spawn_instant(None, Supervisor, arguments)
             .expect("actors without a name can always be spawned");
         if self.mark() == 0 {
@@ -373,6 +389,7 @@ impl Replica {
             envelope,
             acknowledges,
             reply,
+            sent: Instant::now(),
         };
         let pass = self.deliver(key, ActivationMessage::Command(message), quarters)?;
         let watched = pass.map(|pass| Watched::new(self, key, pass));

@@ -210,6 +210,18 @@ impl Replica {
         self.state().quarantined().poison(key).is_some()
     }
 
+    /// The term that this node leads the shard in; none while another one leads it.
+    pub(crate) fn leads_term(&self) -> Option<u64> {
+        self.leadership().as_ref().map(|leadership| leadership.term)
+    }
+
+    /// How many entities fail just now.
+    pub(crate) fn failing_len(&self) -> usize {
+        self.leadership()
+            .as_ref()
+            .map_or(0, |leadership| leadership.failures.len())
+    }
+
     /// The entities that fail just now, where this node leads.
     pub(crate) fn failing(&self) -> Vec<FailingView> {
         let now_ms = self.clock().now_ms();

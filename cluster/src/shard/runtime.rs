@@ -247,7 +247,7 @@ impl<O: Outgoing> Runtime<O> {
                     let stages = self.stages(group, index, committed);
                     let proposed = tickets.first().and_then(|ticket| self.waiting.get(ticket));
                     if let (Some((_, proposed)), Some(stages)) = (proposed, &stages) {
-                        self.replica(group).commit_times().record(*proposed, stages);
+                        self.replica(group).committed(*proposed, stages);
                     }
                     let done = Committed { index, stages };
                     for (ticket, taken) in tickets.into_iter().zip(taken) {

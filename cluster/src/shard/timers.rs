@@ -104,6 +104,10 @@ async fn fire(replica: &Arc<Replica>, key: &TimerKey, firing: &Firing) {
         // It may still take effect.
         Err(_) => Err(Undelivered::Unknown),
     };
+    if delivered.is_ok() {
+        let late = Duration::from_millis(replica.now_ms().saturating_sub(firing.due_ms));
+        replica.meters().tell(|meter| meter.fired(late));
+    }
     if let Err(reason) = delivered {
         span.fail(&format!("{reason:?}"));
         tracing::debug!(entity = %key.entity, timer = %key.name, ?reason, "a timer is fired again");

@@ -24,6 +24,9 @@ const MEAN_WEIGHT: u64 = 16;
 pub(crate) struct Running {
     last_ns: AtomicU64,
     mean_ns: AtomicU64,
+    /// How many there were, and all of them together.
+    count: AtomicU64,
+    sum_ns: AtomicU64,
 }
 
 impl Running {
@@ -37,6 +40,14 @@ impl Running {
         };
         self.last_ns.store(ns, Ordering::Relaxed);
         self.mean_ns.store(mean.max(1), Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// How many there were, and how long they took together.
+    pub(crate) fn total(&self) -> (u64, Duration) {
+        let sum_ns = self.sum_ns.load(Ordering::Relaxed);
+        (self.count.load(Ordering::Relaxed), Duration::from_nanos(sum_ns))
     }
 
     /// The last one; `None` where there was none yet.
@@ -175,6 +186,7 @@ mod tests {
             "{mean:?}"
         );
         assert_eq!(running.last(), Some(Duration::from_micros(900)));
+        assert_eq!(running.total(), (101, Duration::from_micros(90_100)));
     }
 
     #[test]

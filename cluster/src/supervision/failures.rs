@@ -71,6 +71,10 @@ pub(crate) struct FailingView {
 }
 
 impl Failures {
+    pub(crate) fn len(&self) -> usize {
+        self.entities.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entities.is_empty()
     }

@@ -12,7 +12,8 @@ use std::{
 
 use parking_lot::RwLock;
 use proto::cluster::v1::{self as pb, peer_client::PeerClient};
-use tonic::transport::{Channel, Endpoint};
+pub(crate) use tonic::transport::Channel;
+use tonic::transport::Endpoint;
 
 use super::{FRAME_BYTES_MAX, consensus::ConsensusLink, forward::ForwardLink, shaped::Connector};
 use crate::{
@@ -36,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) forward: Arc<ForwardLink>,
     /// For single calls.
     pub(crate) client: PeerClient<Channel>,
+    /// For single calls of other services that it serves.
+    pub(crate) channel: Channel,
     /// It has said that it should lead nothing now.
     is_unwell: AtomicBool,
 }
@@ -90,22 +93,22 @@ impl Links {
         if node == self.node || peers.get(&node).is_some_and(|peer| peer.address == address) {
             return;
         }
-        let client = || match &self.faults {
-            None => client(address),
-            Some(faults) => client_with(
+        let channel = || match &self.faults {
+            None => endpoint(address).connect_lazy(),
+            Some(faults) => endpoint(address).connect_with_connector_lazy(Connector {
+                peer: node,
                 address,
-                Connector {
-                    peer: node,
-                    address,
-                    faults: Arc::clone(faults),
-                },
-            ),
+                faults: Arc::clone(faults),
+            }),
         };
+        let client = || client_over(channel());
+        let single = channel();
         let peer = Peer {
             address,
             consensus: ConsensusLink::spawn(self.node, node, client(), Arc::clone(&self.mailbox)),
             forward: ForwardLink::spawn(node, client(), self.calls_max),
-            client: client(),
+            client: client_over(single.clone()),
+            channel: single,
             is_unwell: AtomicBool::new(false),
         };
         if let Some(before) = peers.insert(node, Arc::new(peer)) {
@@ -146,11 +149,6 @@ fn calls_max(config: &Config) -> usize {
 /// A client that connects when it is first used, and again after each break.
 pub(crate) fn client(address: SocketAddr) -> PeerClient<Channel> {
     client_over(endpoint(address).connect_lazy())
-}
-
-/// The same over connections that can be cut and slowed.
-fn client_with(address: SocketAddr, connector: Connector) -> PeerClient<Channel> {
-    client_over(endpoint(address).connect_with_connector_lazy(connector))
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {

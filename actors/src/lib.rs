@@ -40,6 +40,7 @@ pub fn registry() -> cluster::Registry {
         .with::<returns::Return>()
         .with_projection::<models::Sales>()
         .with_projection::<models::Orders>()
+        .with_projection::<models::Levels>()
 }
 
 #[cfg(test)]

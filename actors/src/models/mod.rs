@@ -1,11 +1,13 @@
 //! Read models of the domain: what the events of many entities add up to.
 //!
 //! [`sales`] counts what was sold, returned and called off, by product and by day, and the money that was taken; [`orders`] lists
-//! orders by customer and by where they stand. Both are pure, like entities: the same events make the same rows.
+//! orders by customer and by where they stand; [`levels`] counts what is under way and in stock. All are pure, like entities: the same events make the same rows.
 
+pub mod levels;
 pub mod orders;
 pub mod sales;
 
+pub use levels::Levels;
 pub use orders::Orders;
 pub use sales::Sales;
 

@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use actors::payment::provider::SERVICE;
-use axum::Router;
 use cluster::{Cluster, Services, StartError, supervision::Guard};
 use miette::Diagnostic;
 use tokio::{net::TcpListener, sync::watch};
@@ -20,7 +19,11 @@ use crate::{
     effects::payment::PaymentProvider,
     http::{self, HttpConfig},
     signal,
-    telemetry::{self, Telemetry, bridge::BridgeError},
+    telemetry::{
+        self, Telemetry,
+        bridge::BridgeError,
+        metrics::{Metrics, ReaderError},
+    },
 };
 
 /// What one stream of a connection may have under way; enough to keep a fast client busy over a slow line.
@@ -49,6 +52,8 @@ pub(crate) enum RunError {
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Telemetry(#[from] BridgeError),
+    #[error(transparent)]
+    Metrics(#[from] ReaderError),
     #[error("the client of the payment provider cannot be made: {0}")]
     Provider(#[from] reqwest::Error),
     #[error("the node cannot start: {0}")]
@@ -80,16 +85,19 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         None => None,
     };
     let telemetry = Telemetry::from_environment(node)?;
+    let metrics = Metrics::from_environment(node, &config.data)?;
     let provider = file.provider.url.clone();
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
         .with_spans(telemetry.spans())
+        .with_meter(metrics.meter())
         .with_http(file.http.address);
     let edge = Edge {
         default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
         cluster: Cluster::start(config, registry, services).await?,
         telemetry: telemetry.clone(),
+        metrics: metrics.clone(),
         calls: Calls::default(),
         local: Arc::new(Local {
             control: file.local.control,
@@ -97,10 +105,15 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         }),
         config: told.into(),
     };
+    metrics.watch(&edge.cluster);
     tracing::info!(node, %address, pid = std::process::id(), "node listens");
     let served = serve(&edge, listener, http).await;
-    // Exporting the last spans blocks, which a runtime thread must not.
-    if let Err(error) = tokio::task::spawn_blocking(move || telemetry.stop()).await {
+    // Exporting the last spans and metrics blocks, which a runtime thread must not.
+    let stopped = tokio::task::spawn_blocking(move || {
+        telemetry.stop();
+        metrics.stop();
+    });
+    if let Err(error) = stopped.await {
         tracing::warn!(%error, "the last spans were not exported");
     }
     tracing::info!(node, "node stopped");
@@ -121,7 +134,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
             config,
             services: for_clients.clone(),
             ready: is_ready,
-            open: Router::new(),
+            open: http::metrics::router(edge.metrics.clone()),
         };
         tokio::spawn(http::serve(listener, parts))
     });

@@ -102,6 +102,7 @@ const LIBRARIES: &[Library] = &[
         places: &[
             "node/src/provider",
             "node/src/api/decode.rs",
+            "node/src/api/measured.rs",
             "node/src/api/mod.rs",
             "node/src/app.rs",
             "node/src/console/mod.rs",
@@ -111,11 +112,23 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "opentelemetry",
-        places: &["node/src/telemetry/bridge.rs", "node/tests"],
+        places: &[
+            "node/src/telemetry/bridge.rs",
+            "node/src/telemetry/metrics",
+            "node/tests",
+        ],
     },
     Library {
         name: "opentelemetry_otlp",
-        places: &["node/src/telemetry/bridge.rs"],
+        places: &["node/src/telemetry/bridge.rs", "node/src/telemetry/metrics/readers.rs"],
+    },
+    Library {
+        name: "opentelemetry_prometheus_text_exporter",
+        places: &["node/src/telemetry/metrics/readers.rs"],
+    },
+    Library {
+        name: "http_body",
+        places: &["node/src/api/measured.rs"],
     },
     Library {
         name: "comfy_table",
@@ -136,6 +149,7 @@ const LIBRARIES: &[Library] = &[
         places: &[
             "cluster/src/clock.rs",
             "node/src/local",
+            "node/src/telemetry/metrics/disk.rs",
             "tests/bench/process.rs",
             "tests/harness",
         ],

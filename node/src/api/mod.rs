@@ -1,8 +1,8 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`] and [`chaos`] are one service each;
-//! [`gateway`] carries the same commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`], [`metrics`] and [`chaos`] are one service each;
+//! [`gateway`] carries the same commands over one stream. [`measured`] counts all calls. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
 //! and who changes, [`decode`] sees to messages that cannot be read.
 
 mod admin;
@@ -14,6 +14,8 @@ mod decode;
 mod events;
 mod gateway;
 mod history;
+mod measured;
+mod metrics;
 mod orders;
 mod payments;
 mod products;
@@ -42,6 +44,7 @@ use proto::{
     projection::v1::projections_server::ProjectionsServer,
     saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
+    telemetry::v1::metrics_server::MetricsServer,
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -92,11 +95,18 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
             SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(ChaosServer::new(chaos::Chaos::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            MetricsServer::new(metrics::Metrics::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
         .into_axum_router()
-        .layer(axum::middleware::map_response(decode::mend));
+        .layer(axum::middleware::map_response(decode::mend))
+        .layer(axum::middleware::from_fn_with_state(
+            edge.metrics.clone(),
+            measured::measure,
+        ));
     (Routes::from(mended), health)
 }
 
@@ -123,6 +133,7 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",
         "playhouse.chaos.v1.Chaos",
+        "playhouse.telemetry.v1.Metrics",
     ];
     for name in names {
         health.set_service_status(name, status).await;

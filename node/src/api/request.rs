@@ -27,7 +27,7 @@ use super::{
     reading::{Newness, Reading},
     status::Fault,
 };
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, metrics::Metrics};
 
 /// The metadata key of the idempotency key.
 pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
@@ -47,6 +47,7 @@ const ANSWER_MARGIN_MAX_MS: u64 = 100;
 pub(crate) struct Edge {
     pub(crate) cluster: Cluster,
     pub(crate) telemetry: Telemetry,
+    pub(crate) metrics: Metrics,
     pub(crate) default_timeout: Duration,
     pub(crate) calls: Calls,
     pub(crate) local: Arc<Local>,

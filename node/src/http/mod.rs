@@ -1,12 +1,13 @@
 //! A node's HTTP port: whether it lives and serves, the same calls as over gRPC but as JSON, and the console.
 //!
-//! [`health`] answers `/healthz` and `/readyz`, [`access`] who may do what, [`transcode`] is `/api`, [`crate::console`] the pages.
+//! [`health`] answers `/healthz` and `/readyz`, [`metrics`] `/metrics`, [`access`] who may do what, [`transcode`] is `/api`, [`crate::console`] the pages.
 //! What is measured or told by others joins as a router of its own.
 
 mod access;
 mod config;
 mod health;
 pub(crate) mod link;
+pub(crate) mod metrics;
 mod transcode;
 
 use std::net::SocketAddr;

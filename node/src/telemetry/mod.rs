@@ -3,10 +3,11 @@
 //! Spans are plain records ([`cluster::SpanRecord`]) with the ids that travelled in metadata, envelope, record and
 //! outbox, handed over when they end. Without `OTEL_EXPORTER_OTLP_ENDPOINT` nothing is recorded at all.
 //!
-//! [`log`] sets up log lines, [`sampler`] decides which new traces are recorded, [`bridge`] exports spans.
+//! [`metrics`] counts and measures. [`log`] sets up log lines, [`sampler`] decides which new traces are recorded, [`bridge`] exports spans.
 
 pub(crate) mod bridge;
 pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod sampler;
 
 use std::{env, sync::Arc};

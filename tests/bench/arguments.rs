@@ -30,6 +30,8 @@ pub(crate) enum Bench {
     Overload,
     /// A subscriber that is killed again and again, and what it costs those who write.
     Subscribers,
+    /// What metrics and traces cost.
+    Telemetry,
 }
 
 /// Measure a cluster. Without `--address` each bench starts one of its own, in a temporary folder (see TMPDIR).

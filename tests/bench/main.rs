@@ -25,6 +25,7 @@ mod split;
 mod start;
 mod subscribers;
 mod target;
+mod telemetry;
 mod workload;
 
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
             Bench::Million => million::run(arguments).await?,
             Bench::Overload => overload::run(arguments).await?,
             Bench::Subscribers => subscribers::run(arguments).await?,
+            Bench::Telemetry => telemetry::run(arguments).await?,
         }
     }
     Ok(())

@@ -162,6 +162,7 @@ mod tests {
             leader: Some(leader),
             is_leader: true,
             transferring: false,
+            first: 1,
             last: 1_000,
             members: Members::of_voters(vec![1, 2, 3]),
             matched: matched.to_vec(),

@@ -237,7 +237,7 @@ async fn counts_are_those_of_what_happened() {
         "playhouse_orders_placed_total 100",
         "playhouse_orders_ended_total{outcome=\"confirmed\"} 100",
         "playhouse_command_duration_seconds_count{outcome=\"unknown\"} 1",
-        "playhouse_saga_duration_seconds_sum{kind=\"return\",outcome=\"undone\"} 7",
+        "playhouse_saga_duration_seconds_count{kind=\"return\",outcome=\"undone\"} 100",
         "playhouse_stock_operation_pieces_total{operation=\"released\"} 200",
         "playhouse_shard_leader{shard=\"system\"} 1",
         "playhouse_shards_led 16",

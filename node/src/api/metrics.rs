@@ -233,7 +233,7 @@ impl Metrics {
                 .map(|about| pb::SeriesName {
                     name: about.name.to_owned(),
                     unit: about.unit.to_owned(),
-                    about: about.about.to_owned(),
+                    about: about.says.to_owned(),
                     merged_by: about.merge.as_str().to_owned(),
                 })
                 .collect(),

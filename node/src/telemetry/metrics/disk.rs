@@ -22,6 +22,9 @@ const OTHER: &str = "other";
 /// The parts of the folder that are told apart, by the names that they have in it.
 const PARTS: [&str; 4] = ["log", "state", "snapshots", OTHER];
 
+/// Reads one figure.
+type Read = fn(&Space) -> u64;
+
 /// The last look.
 #[derive(Debug, Clone, Default)]
 struct Space {
@@ -40,7 +43,7 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(meter: &Meter, folder: &Path) -> Self {
         let space = Arc::new(Mutex::new(Space::default()));
-        let gauges: [(_, _, fn(&Space) -> u64); 2] = [
+        let gauges: [(_, _, Read); 2] = [
             (
                 "playhouse.disk.size",
                 "Bytes of the device that the data folder lies on.",

@@ -21,6 +21,9 @@ struct Looked {
 #[derive(Clone, Default)]
 pub(super) struct Engine(Arc<RwLock<Looked>>);
 
+/// Reads one figure.
+type Read<T> = fn(&T) -> f64;
+
 /// Which replicas a figure is told of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
@@ -101,7 +104,7 @@ impl Engine {
 
     fn observe_shards(&self, meter: &Meter) {
         use Of::{Led, Replicas};
-        let gauges: [(Of, _, fn(&ShardFigures) -> f64); 15] = [
+        let gauges: [(Of, _, Read<ShardFigures>); 15] = [
             (
                 Replicas,
                 (
@@ -219,7 +222,7 @@ impl Engine {
         for (of, names, read) in gauges {
             self.of_shards(meter, of, names, read);
         }
-        let counters: [(_, fn(&ShardFigures) -> f64); 5] = [
+        let counters: [(_, Read<ShardFigures>); 5] = [
             (
                 ("playhouse.shard.checkpoints", "", "Checkpoints of the replica."),
                 |s| s.checkpoints as f64,
@@ -263,7 +266,7 @@ impl Engine {
     }
 
     fn observe_node(&self, meter: &Meter) {
-        let gauges: [(_, _, _, fn(&Figures) -> f64); 12] = [
+        let gauges: [(_, _, _, Read<Figures>); 12] = [
             (
                 "playhouse.node.members",
                 "",
@@ -346,7 +349,7 @@ impl Engine {
                 .with_callback(move |observer| observer.observe(read(&engine.0.read().figures), &[]))
                 .build();
         }
-        let counters: [(_, _, _, fn(&Figures) -> f64); 4] = [
+        let counters: [(_, _, _, Read<Figures>); 4] = [
             (
                 "playhouse.activations",
                 "",

@@ -52,15 +52,16 @@ impl Merge {
 pub(crate) struct About {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    pub(crate) about: &'static str,
+    /// What it says.
+    pub(crate) says: &'static str,
     pub(crate) merge: Merge,
 }
 
-const fn about(name: &'static str, unit: &'static str, merge: Merge, about: &'static str) -> About {
+const fn about(name: &'static str, unit: &'static str, merge: Merge, says: &'static str) -> About {
     About {
         name,
         unit,
-        about,
+        says,
         merge,
     }
 }

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 13] = [
+const CONTRACTS: [&str; 15] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -18,6 +18,8 @@ const CONTRACTS: [&str; 13] = [
     "schema/v1/schema.proto",
     "projection/v1/projection.proto",
     "chaos/v1/chaos.proto",
+    "telemetry/v1/traces.proto",
+    "telemetry/v1/logs.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,6 @@
 //! The one door to the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proto::cluster::v1 as pb;
 use serde::de::DeserializeOwned;
@@ -165,6 +165,17 @@ impl Cluster {
                 .max_decoding_message_size(FRAME_BYTES_MAX)
                 .max_encoding_message_size(FRAME_BYTES_MAX),
         )
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.engine.node()
+    }
+
+    /// All nodes of the cluster with where they listen, as this node knows them now.
+    pub fn members(&self) -> Vec<(NodeId, SocketAddr)> {
+        let map = self.engine.map();
+        map.members.iter().map(|(id, member)| (*id, member.address)).collect()
     }
 
     /// What may be made wrong with this node, for trials; `None` unless [`Config::chaos`] allows it.

@@ -66,3 +66,8 @@ pub mod chaos {
         tonic::include_proto!("playhouse.chaos.v1");
     }
 }
+pub mod telemetry {
+    pub mod v1 {
+        tonic::include_proto!("playhouse.telemetry.v1");
+    }
+}

@@ -4,7 +4,7 @@
 //! next command. Replies, and reads that saw the new state, wait in the [`Gate`] until the record they rest on is committed.
 //! Should a record fail, everything decided after it is void: the activation ends and is loaded anew.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -18,6 +18,7 @@ use super::{
     gate::{Gate, Pending},
     kind::RawDecision,
     release::{ReleaseMessage, Releaser},
+    traced::{self, Traced},
 };
 use crate::{
     admission::Limit,
@@ -62,6 +63,8 @@ pub(crate) struct CommandMessage {
     pub(crate) envelope: Envelope,
     /// The effect whose outcome this is.
     pub(crate) acknowledges: Option<EffectId>,
+    /// When it was put into the mailbox; only where its trace is recorded.
+    pub(crate) sent: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Delivered>,
 }
 
@@ -319,6 +322,7 @@ impl Alive {
             // What a timer causes begins a chain of effects anew.
             envelope: Envelope::new(firing.request(), trace),
             acknowledges: None,
+            sent: None,
             reply,
         };
         self.take(message, now_ms, Some((firing, row)))
@@ -331,7 +335,8 @@ impl Alive {
         now_ms: u64,
         fires: Option<(Firing, Arc<TimerRow>)>,
     ) -> Result<(), Ended> {
-        match self.decide(&message.command, now_ms, &message.envelope.trace) {
+        let traced = Traced::of(&message.envelope, message.sent);
+        match self.decide(&message.command, now_ms, &traced) {
             Ok(decision) if self.lacks_timers(&decision.effects) => {
                 drop(message.reply.send(Err(Undelivered::Overloaded(Limit::Timers))));
                 // The state has taken in the events of a decision that does not count.
@@ -381,15 +386,14 @@ impl Alive {
     }
 
     /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
-    pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, trace: &TraceContext) -> Result<RawDecision, Fault> {
+    pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, traced: &Traced<'_>) -> Result<RawDecision, Fault> {
         let ActivationArguments { key, replica, .. } = &self.arguments;
-        let mut span = replica
-            .spans()
-            .begin("decide", trace)
-            .with("entity", || key.to_string());
+        let mut span = traced.decide(replica, key);
         let decided = self.decider.decide(command, now_ms);
-        if let Err(fault) = &decided {
-            span.fail(&fault.reason);
+        match &decided {
+            Err(fault) => span.fail(&fault.reason),
+            Ok(decision) if decision.reply.is_err() => span.note("outcome", || "rejected"),
+            Ok(_) => {}
         }
         decided
     }
@@ -411,8 +415,10 @@ impl Alive {
             releaser,
         } = proposal;
         let skipped = taken.lift.as_ref().and_then(|lift| lift.skipped.clone());
+        let before = self.decider.head().version;
         let decided = self.decider.record(taken);
-        let (seq, trace) = (decided.seq, decided.trace);
+        let seq = decided.seq;
+        let commit = traced::commit(&self.arguments.replica, &decided, before);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq,
             request: decided.request.clone(),
@@ -426,7 +432,6 @@ impl Alive {
             readers: Vec::new(),
         });
         let record = Record::Decided(decided);
-        let commit = self.arguments.replica.spans().begin("commit", &trace);
         let on_fate = self.arguments.gate.on_fate(seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),

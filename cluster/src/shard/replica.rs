@@ -6,7 +6,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -370,6 +370,7 @@ impl Replica {
         let (reply, answer) = oneshot::channel();
         let message = CommandMessage {
             command,
+            sent: envelope.trace.sampled.then(Instant::now),
             envelope,
             acknowledges,
             reply,

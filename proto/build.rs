@@ -2,8 +2,6 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use prost::Message as _;
-
 const CONTRACTS: [&str; 15] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
@@ -24,8 +22,14 @@ const CONTRACTS: [&str; 15] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(CONTRACTS, ["."])?;
+    // With the comments, so that the contracts can be told to people who have only a running node.
+    let told = protox::Compiler::new(["."])?
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(CONTRACTS)?
+        .encode_file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), told)?;
     tonic_prost_build::configure()
         .bytes(".playhouse.cluster.v1")
         .bytes(".playhouse.events.v1")

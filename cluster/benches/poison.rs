@@ -8,10 +8,6 @@
 //! take turns, each with a new one, so that the panics, the backtrace and the quarantine's record fall into the measure.
 //! Its callers obey no delay: each asks again at once, but for a pause of its own, whatever it is told.
 
-#[path = "../tests/engine/engines.rs"]
-#[allow(dead_code, reason = "it starts them in one way only")]
-mod engines;
-
 use std::{
     sync::{
         Arc,
@@ -22,9 +18,9 @@ use std::{
 };
 
 use cluster::{
-    Cluster, Context, Decision, Entity, NoToken, Outcome, Registry, Services, entity::RequestId, supervision::Policy,
+    Cluster, Context, Decision, Entity, LocalBuilder, NoToken, Outcome, Registry, Request, RequestId, TraceContext,
+    supervision::Policy,
 };
-use engines::{free_addresses, request, start_all};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -89,11 +85,10 @@ fn main() {
 }
 
 async fn series(name: &str, policy: Policy) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let addresses = free_addresses(3);
     let registry = Registry::new().with_policy::<Counter>(policy);
-    let nodes = start_all(&addresses, folder.path(), 1, &registry, |_| Services::new()).await;
-    let clusters: Vec<Cluster> = nodes.iter().map(|node| node.cluster.clone()).collect();
+    let started = LocalBuilder::new(registry).shards(1).start().await;
+    let mut nodes = started.expect("three nodes start");
+    let clusters: Vec<Cluster> = nodes.up().map(|node| nodes.on(node).clone()).collect();
     measure(&clusters, None, ROUND).await;
     let (mut quiet, mut hammered, mut blows) = (Vec::new(), Vec::new(), 0);
     for round in 0..ROUNDS {
@@ -119,9 +114,7 @@ async fn series(name: &str, policy: Policy) {
         blows / seconds,
         hammered.1 as f64 / quiet.1.max(1) as f64
     );
-    for node in nodes {
-        node.stop().await;
-    }
+    nodes.stop_all().await;
 }
 
 /// Microseconds of each command to a healthy entity, and how many went to the poisoned one.
@@ -155,8 +148,7 @@ async fn measure(clusters: &[Cluster], poisoned: Option<u64>, length: Duration) 
                 let mut n = caller;
                 while started.elapsed() < length {
                     n += IN_FLIGHT;
-                    let mut call = request("add");
-                    call.id = RequestId::new(&format!("{:032x}", rand::random::<u128>())).expect("a request id");
+                    let call = request(&format!("{:032x}", rand::random::<u128>()));
                     let id = format!("healthy-{}", n % HEALTHY);
                     let begun = Instant::now();
                     let reply = cluster.ask::<Counter>(&id, &Command::Add(1), &call).await;
@@ -176,6 +168,15 @@ async fn measure(clusters: &[Cluster], poisoned: Option<u64>, length: Duration) 
         hammer.await.expect("no panic");
     }
     (times, blows.load(Ordering::Relaxed))
+}
+
+/// A call in a trace of its own.
+fn request(id: &str) -> Request {
+    let id = RequestId::new(id).expect("a request id");
+    Request {
+        trace: TraceContext::random(true),
+        ..Request::new(id, Duration::from_secs(10))
+    }
 }
 
 /// The median and the 99th percentile.

@@ -1,6 +1,6 @@
 //! The outside, as entities reach it: by effects that the engine carries out and repeats.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -55,6 +55,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct Services {
     services: BTreeMap<String, Arc<dyn Service>>,
     spans: Option<Arc<dyn SpanSink>>,
+    http: Option<SocketAddr>,
 }
 
 impl Services {
@@ -108,6 +109,18 @@ impl Services {
     pub fn with_spans(mut self, spans: Option<Arc<dyn SpanSink>>) -> Self {
         self.spans = spans;
         self
+    }
+
+    /// Where the node can be looked at over HTTP: told in its status, so that whoever looks at one finds the others.
+    #[must_use]
+    pub fn with_http(mut self, address: Option<SocketAddr>) -> Self {
+        self.http = address;
+        self
+    }
+
+    /// Where the node can be looked at over HTTP.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Who takes finished spans.

@@ -1,8 +1,9 @@
-//! What a node is: its config file, the engine, one gRPC server for clients and peers, until it is told to stop.
+//! What a node is: its config file, the engine, one gRPC server for clients and peers, an HTTP port, until it is told to stop.
 
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use actors::payment::provider::SERVICE;
+use axum::Router;
 use cluster::{Cluster, Services, StartError, supervision::Guard};
 use miette::Diagnostic;
 use tokio::{net::TcpListener, sync::watch};
@@ -13,6 +14,7 @@ use crate::{
     api::{self, calls::Calls, request::Edge},
     config::{ConfigError, NodeFile},
     effects::payment::PaymentProvider,
+    http::{self, HttpConfig},
     signal,
     telemetry::{self, Telemetry, bridge::BridgeError},
 };
@@ -39,9 +41,7 @@ pub(crate) enum RunError {
     #[diagnostic(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot listen on {address}: {error}")]
-    #[diagnostic(help(
-        "another process may hold the port; stop it, or change the member's address in all config files"
-    ))]
+    #[diagnostic(help("another process may hold the port; stop it, or change the address in the config files"))]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Telemetry(#[from] BridgeError),
@@ -69,14 +69,17 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         .address_of(node)
         .expect("the config file was checked to list its own node");
     // Peers may knock from now on; they are let in once the engine has started.
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| RunError::Listen { address, error })?;
+    let listener = listen(address).await?;
+    let http = match file.http.address {
+        Some(address) => Some((listen(address).await?, file.http.clone())),
+        None => None,
+    };
     let telemetry = Telemetry::from_environment(node)?;
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
-        .with_spans(telemetry.spans());
+        .with_spans(telemetry.spans())
+        .with_http(file.http.address);
     let edge = Edge {
         default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
         cluster: Cluster::start(config, registry, services).await?,
@@ -84,7 +87,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         calls: Calls::default(),
     };
     tracing::info!(node, %address, pid = std::process::id(), "node listens");
-    let served = serve(&edge, listener).await;
+    let served = serve(&edge, listener, http).await;
     // Exporting the last spans blocks, which a runtime thread must not.
     if let Err(error) = tokio::task::spawn_blocking(move || telemetry.stop()).await {
         tracing::warn!(%error, "the last spans were not exported");
@@ -93,9 +96,24 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
     served
 }
 
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| RunError::Listen { address, error })
+}
+
 /// Serves clients and peers until told to stop, then hands over and lets calls under way end.
-async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
+async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, HttpConfig)>) -> Result<(), RunError> {
     let (for_clients, health) = api::routes(edge).await;
+    let (ready, is_ready) = watch::channel(false);
+    let http = http.map(|(listener, config)| {
+        let parts = http::Parts {
+            config,
+            services: for_clients.clone(),
+            ready: is_ready,
+            open: Router::new(),
+        };
+        tokio::spawn(http::serve(listener, parts))
+    });
     let (stop, mut stopping) = watch::channel(false);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -110,7 +128,7 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
         });
     tokio::pin!(server);
 
-    let readiness = tokio::spawn(report_ready(edge.cluster.clone(), health.clone()));
+    let readiness = tokio::spawn(report_ready(edge.cluster.clone(), health.clone(), ready.clone()));
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
         () = signal::stop() => None,
@@ -120,6 +138,7 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
         return Ok(ended?);
     }
     api::set_serving(&health, false).await;
+    ready.send_replace(false);
     let leave = async {
         // Others lead first; calls go on here meanwhile and are forwarded to them.
         edge.cluster.hand_over().await;
@@ -144,16 +163,20 @@ async fn serve(edge: &Edge, listener: TcpListener) -> Result<(), RunError> {
     if left.is_err() {
         tracing::warn!(SHUTDOWN_MS_MAX, "the engine did not close in time");
     }
+    if let Some(http) = http {
+        http.abort();
+    }
     Ok(())
 }
 
 /// Says "serving" once every shard has a leader that can be reached.
-async fn report_ready(cluster: Cluster, health: HealthReporter) {
+async fn report_ready(cluster: Cluster, health: HealthReporter, ready: watch::Sender<bool>) {
     while let Err(error) = cluster.ready(Duration::from_millis(READY_LOG_MS)).await {
         tracing::warn!(%error, "not ready yet");
         // An answer that comes at once must not make this a busy loop.
         tokio::time::sleep(Duration::from_millis(READY_LOG_MS / 10)).await;
     }
     api::set_serving(&health, true).await;
+    ready.send_replace(true);
     tracing::info!("node ready");
 }

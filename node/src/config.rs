@@ -1,4 +1,4 @@
-//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision`, `history` and `telemetry`. What is wrong with it is
+//! A node's config file: TOML with the tables `cluster`, `provider`, `supervision`, `history`, `telemetry` and `http`. What is wrong with it is
 //! said with the file and the key. The variable `PLAYHOUSE_LIMITS` changes limits of all nodes that find it in their
 //! environment.
 
@@ -18,7 +18,7 @@ use cluster::{
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 
-use crate::{effects::policy::Policy, telemetry::log::LogFormat};
+use crate::{effects::policy::Policy, http::HttpConfig, telemetry::log::LogFormat};
 
 /// Limits that count for every node which finds them in its environment: `idle_ms = 500, mailbox_len_max = 64`.
 const LIMITS_VARIABLE: &str = "PLAYHOUSE_LIMITS";
@@ -42,6 +42,9 @@ pub struct NodeFile {
     /// What the node tells of itself.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// Where it can be looked at in a browser, and by whom.
+    #[serde(default)]
+    pub http: HttpConfig,
 }
 
 /// How failures are met, where that differs from what is built in. All nodes should have the same.
@@ -255,6 +258,9 @@ impl NodeFile {
         if limits.election_ticks <= limits.heartbeat_ticks {
             let reason = format!("is {}; it must be more than heartbeat_ticks", limits.election_ticks);
             return fault("cluster.limits.election_ticks", reason);
+        }
+        if let Some(fault) = self.http.fault() {
+            return Some(fault);
         }
         if let Some((key, reason)) = self.provider.fault() {
             return fault(&format!("provider.{key}"), reason);

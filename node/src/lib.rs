@@ -2,14 +2,16 @@
 //! place that knows everything.
 //!
 //! Reading order: [`cli`] (what can be typed), `local` (a whole cluster on one machine), [`app`] (what a node is), [`config`] (what it is told), [`api`] (what it
-//! offers over gRPC), [`effects`] (what it calls outside), [`telemetry`] (what it tells of itself), [`provider`] (the
+//! offers over gRPC), [`http`] (the same as JSON, and [`console`]), [`effects`] (what it calls outside), [`telemetry`] (what it tells of itself), [`provider`] (the
 //! payment provider beside it).
 
 mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod console;
 pub mod effects;
+pub mod http;
 mod local;
 pub mod provider;
 mod signal;

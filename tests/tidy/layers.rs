@@ -65,10 +65,19 @@ const LIBRARIES: &[Library] = &[
             "node/src/api",
             "node/src/cli",
             "node/src/local",
+            "node/src/http",
             "node/src/telemetry/bridge.rs",
             "tests",
             "examples",
         ],
+    },
+    Library {
+        name: "prost_reflect",
+        places: &["node/src/http/transcode"],
+    },
+    Library {
+        name: "rust_embed",
+        places: &["node/src/console/mod.rs"],
     },
     Library {
         name: "hyper_util",
@@ -80,7 +89,13 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "reqwest",
-        places: &["node/src/effects", "node/src/provider", "node/src/app.rs", "tests"],
+        places: &[
+            "node/src/effects",
+            "node/src/provider",
+            "node/src/app.rs",
+            "node/src/http/link.rs",
+            "tests",
+        ],
     },
     Library {
         name: "axum",
@@ -88,6 +103,9 @@ const LIBRARIES: &[Library] = &[
             "node/src/provider",
             "node/src/api/decode.rs",
             "node/src/api/mod.rs",
+            "node/src/app.rs",
+            "node/src/console/mod.rs",
+            "node/src/http",
             "node/src/effects/payment",
         ],
     },

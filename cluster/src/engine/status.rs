@@ -90,6 +90,7 @@ impl Engine {
             uptime_ms: self.started.elapsed().as_millis() as u64,
             unwell: self.unwell().unwrap_or_default(),
             has_begun,
+            http: (self.services.http()).map_or_else(String::new, |address| address.to_string()),
             load: Some(self.load_status()),
             replicas,
             times: Some(self.mailbox.times_told()),
@@ -157,6 +158,7 @@ impl Engine {
                         standing: member.standing.name().to_owned(),
                         replicas: map.replicas_on(*id).filter(|(shard, _)| *shard < map.shards).count() as u32,
                         unwell: said.map(|said| said.unwell.clone()).unwrap_or_default(),
+                        http: said.map(|said| said.http.clone()).unwrap_or_default(),
                         load: said.and_then(|said| said.load.clone()),
                         times: said.and_then(|said| said.times),
                     }

@@ -181,7 +181,7 @@ impl Group {
         raft.set_randomized_election_timeout(timeout);
         self.raw.tick();
         self.ticks += 1;
-        self.watch_snapshots();
+        self.watch_snapshots(output);
         self.catch_up.tick(output);
     }
 

@@ -94,6 +94,18 @@ impl GroupLog {
     }
 }
 
+impl SnapshotPosition {
+    /// As the library has it. The data itself is fetched beside it.
+    pub(super) fn to_raft(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        meta.index = self.index;
+        meta.term = self.term;
+        meta.set_conf_state(ConfState::from(&self.members));
+        snapshot
+    }
+}
+
 impl Storage for GroupLog {
     fn initial_state(&self) -> Result<RaftState> {
         Ok(RaftState {
@@ -158,11 +170,6 @@ impl Storage for GroupLog {
             self.snapshot_wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
-        let mut snapshot = Snapshot::default();
-        let meta = snapshot.mut_metadata();
-        meta.index = position.index;
-        meta.term = position.term;
-        meta.set_conf_state(ConfState::from(&position.members));
-        Ok(snapshot)
+        Ok(position.to_raft())
     }
 }

@@ -7,6 +7,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot}
 
 use super::{
     driver::HardState,
+    group_log::SnapshotPosition,
     members::{Members, RaftId},
 };
 use crate::config::NodeId;
@@ -69,6 +70,17 @@ pub(super) fn from_wire(wire: pb::RaftMessage) -> Option<Message> {
         message.set_snapshot(snapshot);
     }
     Some(message)
+}
+
+/// Tells a replica of a snapshot, as the library does once.
+pub(super) fn announcement(from: RaftId, to: RaftId, term: u64, snapshot: &SnapshotPosition) -> Message {
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgSnapshot);
+    message.from = from;
+    message.to = to;
+    message.term = term;
+    message.set_snapshot(snapshot.to_raft());
+    message
 }
 
 /// Tells a leader that a snapshot's data could not be fetched. The library knows the message only as one to itself.

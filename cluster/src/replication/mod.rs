@@ -13,6 +13,8 @@
 //! - an answer to a proposal is given only when its entry is applied, and only if index and term are those it was given;
 //! - entries leave the log only behind a checkpoint that has reached the device.
 
+#[cfg(test)]
+mod announced;
 pub(crate) mod batch;
 mod catch_up;
 mod credible;

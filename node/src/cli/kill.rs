@@ -32,7 +32,7 @@ pub(crate) struct LocalNode {
 impl LocalNode {
     /// Has the launcher do it, and says what was done.
     pub(crate) async fn order(self, order: Order, done: &str) -> Result<ExitCode, Failure> {
-        let Done { node, pid, grpc } = control::send(&self.cluster, order, self.node).await?;
+        let Done { node, pid, grpc, .. } = control::send(&self.cluster, order, self.node).await?;
         if self.json {
             print_json(&json!({"id": node, "pid": pid, "grpc": grpc, "done": done}));
         } else {

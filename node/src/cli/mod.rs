@@ -5,6 +5,7 @@ mod audit;
 mod breaker;
 mod chaos;
 mod client;
+mod console;
 mod dead_letter;
 mod entity;
 mod events;
@@ -55,6 +56,8 @@ enum Command {
     Node(node::Node),
     /// Run the payment provider.
     Provider(provider::Provider),
+    // What its help says stands with its arguments.
+    Console(console::Console),
     /// Show nodes, shards, leaders, replicas and lag.
     Status(status::Status),
     /// Look at any entity.
@@ -134,6 +137,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Up(up) => up.run().await,
         Command::Node(node) => node.run().await,
         Command::Provider(provider) => Ok(provider.run()),
+        Command::Console(console) => console.run().await,
         Command::Status(status) => status.run().await,
         Command::Entity(entity) => entity.run().await,
         Command::Audit(audit) => audit.run().await,
@@ -193,6 +197,7 @@ mod tests {
             "node drain 2 --force --no-wait",
             "node remove 4 --json",
             "restart --rolling",
+            "console --json --base-port 7100",
             "status --json --base-port 7100",
             "entity show order/42 --json",
             "entity show order/42 --at 2",

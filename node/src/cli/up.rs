@@ -81,10 +81,13 @@ impl Up {
             }
         }
         let ready_ms = started.elapsed().as_millis();
+        let console = launcher.console().await.map(|done| done.link);
         if self.json {
-            print_json(&launcher.state().ready_json(ready_ms));
+            let mut ready = launcher.state().ready_json(ready_ms);
+            ready["console"] = console.unwrap_or_default().into();
+            print_json(&ready);
         } else {
-            print_text(&welcome(&launcher.state(), &layout, ready_ms, self.no_load));
+            print_text(&welcome(&launcher.state(), &layout, &console, ready_ms, self.no_load));
         }
         let addresses: Vec<_> = layout.node_ids().map(|id| layout.node_address(id)).collect();
         let tally = Rc::new(Tally::default());
@@ -131,6 +134,7 @@ impl Up {
             shards: agreed("shards", &data, self.shards, held_shards, SHARDS_DEFAULT)?,
             base_port: self.base_port,
             data,
+            token: format!("{:032x}", rand::random::<u128>()),
         })
     }
 }
@@ -175,7 +179,7 @@ fn show(bar: &ProgressBar, layout: &Layout, progress: &[Progress]) {
     bar.tick();
 }
 
-fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> String {
+fn welcome(state: &State, layout: &Layout, console: &Result<String, String>, ready_ms: u128, no_load: bool) -> String {
     let mut text = format!(
         "Playhouse is ready: {} nodes, {} shards, after {}.{} s\n\n",
         layout.nodes.len(),
@@ -193,11 +197,15 @@ fn welcome(state: &State, layout: &Layout, ready_ms: u128, no_load: bool) -> Str
         );
     }
     let _ = writeln!(text, "  provider  {}", state.provider.http);
-    let _ = writeln!(
-        text,
-        "  data      {}\n\nThree things to try in another terminal:",
-        layout.data.display()
-    );
+    let _ = writeln!(text, "  data      {}\n", layout.data.display());
+    let _ = match console {
+        Ok(link) => writeln!(
+            text,
+            "Look at it in a browser (this link works once; `playhouse console` prints another):\n  {link}\n"
+        ),
+        Err(reason) => writeln!(text, "The console cannot be opened: {reason}\n"),
+    };
+    text.push_str("Three things to try in another terminal:\n");
     let port = if layout.base_port == 7000 {
         String::new()
     } else {

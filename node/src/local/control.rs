@@ -46,6 +46,8 @@ pub(crate) enum Order {
     Join,
     /// A clean stop of a node that has left the cluster.
     Forget,
+    /// A link that lets a browser into the console of any node, once.
+    Console,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +65,9 @@ pub(crate) struct Done {
     pub(crate) pid: u32,
     /// Where the node listens.
     pub(crate) grpc: String,
+    /// What was asked for; empty for all else.
+    #[serde(default)]
+    pub(crate) link: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -224,6 +229,7 @@ mod tests {
                 node: 2,
                 pid: 7,
                 grpc: "127.0.0.1:7002".to_owned(),
+                link: String::new(),
             }));
             let pending = control.next().await.expect("an order");
             pending.answer(Err("there is no node 2".to_owned()));

@@ -24,7 +24,7 @@ use super::{
     ready::{Probe, Progress},
     state::{NodeState, ProviderState, State},
 };
-use crate::cli::Failure;
+use crate::{cli::Failure, http::link};
 
 /// How long the cluster may take to serve.
 const READY_TIMEOUT: Duration = Duration::from_mins(2);
@@ -214,6 +214,7 @@ impl Launcher {
                 id,
                 pid: process.pid(),
                 grpc: self.layout.node_address(id).to_string(),
+                http: self.layout.http_address(id).to_string(),
                 data: self.layout.node_data(id),
                 log: process.log().to_owned(),
             });
@@ -263,6 +264,7 @@ impl Launcher {
         let result = match pending.order {
             Order::Join => self.add_node().await,
             Order::Forget => self.forget_node(pending.node).await,
+            Order::Console => self.console().await,
             Order::Kill | Order::Pause | Order::Resume | Order::Restart | Order::Start | Order::Wipe => {
                 self.do_to_node(pending.order, pending.node).await
             }
@@ -320,7 +322,28 @@ impl Launcher {
             node,
             pid: pid.unwrap_or_default(),
             grpc: address.to_string(),
+            link: String::new(),
         })
+    }
+
+    /// A link into the console, at the first node that makes one.
+    pub(crate) async fn console(&self) -> Result<Done, String> {
+        let mut reason = "no node runs; start one with `playhouse restart N`".to_owned();
+        for (node, process) in &self.nodes {
+            let Some(pid) = process.pid() else { continue };
+            match link::make(self.layout.http_address(*node), &self.layout.token).await {
+                Ok(link) => {
+                    return Ok(Done {
+                        node: *node,
+                        pid,
+                        grpc: self.layout.node_address(*node).to_string(),
+                        link,
+                    });
+                }
+                Err(error) => reason = format!("node {node} makes no link: {error}"),
+            }
+        }
+        Err(reason)
     }
 }
 
@@ -389,7 +412,7 @@ fn launcher_of(data: &Path) -> String {
 async fn check_ports(layout: &Layout) -> Result<(), Failure> {
     let wanted = layout
         .node_ids()
-        .map(|id| layout.node_address(id))
+        .flat_map(|id| [layout.node_address(id), layout.http_address(id)])
         .chain([layout.provider_address()]);
     let deadline = Instant::now() + PORT_FREE_TIMEOUT;
     for address in wanted {

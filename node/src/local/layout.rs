@@ -10,9 +10,10 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs, io,
+    env, fs,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -20,14 +21,19 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{NODES_MAX, PROVIDER_PORT_OFFSET, state::State};
-use crate::cli::Failure;
+use crate::{cli::Failure, http::HttpConfig};
 
 /// The highest base port that leaves room for the nodes and the provider.
-pub(crate) const BASE_PORT_MAX: u16 = u16::MAX - 100;
+pub(crate) const BASE_PORT_MAX: u16 = u16::MAX - 140;
 /// Where `up` keeps its data unless told otherwise.
 pub(crate) const DATA_DEFAULT: &str = "playhouse-data";
 /// How many nodes hold a copy of each shard.
 const REPLICAS: usize = 3;
+/// Node N serves HTTP on the base port and this and N; where that would reach the provider's port, beyond it.
+const HTTP_PORT_OFFSET: u16 = 80;
+const HTTP_PORT_OFFSET_ABOVE: u16 = 100;
+/// Only the owner may read a configuration: it holds the console's token.
+const PRIVATE_FILE_MODE: u32 = 0o600;
 /// Only the owner may enter the folder of the control sockets.
 const PRIVATE_MODE: u32 = 0o700;
 
@@ -82,12 +88,15 @@ pub(crate) struct Layout {
     /// The numbers of its nodes.
     pub(crate) nodes: BTreeSet<u8>,
     pub(crate) shards: u32,
+    /// Who presents it to the console may change things; new with each start.
+    pub(crate) token: String,
 }
 
 #[derive(Serialize)]
 struct NodeConfig {
     cluster: ClusterConfig,
     provider: ProviderConfig,
+    http: HttpConfig,
 }
 
 #[derive(Serialize)]
@@ -128,6 +137,16 @@ impl Layout {
     /// Where a node listens.
     pub(crate) fn node_address(&self, node: u8) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.base_port + u16::from(node)).into()
+    }
+
+    /// Where a node serves HTTP.
+    pub(crate) fn http_address(&self, node: u8) -> SocketAddr {
+        let offset = if node < PROVIDER_PORT_OFFSET as u8 - HTTP_PORT_OFFSET as u8 {
+            HTTP_PORT_OFFSET
+        } else {
+            HTTP_PORT_OFFSET_ABOVE
+        };
+        (Ipv4Addr::LOCALHOST, self.base_port + offset + u16::from(node)).into()
     }
 
     /// Where the provider listens.
@@ -173,7 +192,7 @@ impl Layout {
     /// Writes every node's configuration.
     pub(crate) fn write_configs(&self) -> io::Result<()> {
         for node in self.node_ids() {
-            write_atomically(&self.config_path(node), self.config(node)?.as_bytes())?;
+            write_privately(&self.config_path(node), self.config(node)?.as_bytes())?;
         }
         Ok(())
     }
@@ -183,7 +202,7 @@ impl Layout {
         let others = self.node_ids().filter(|id| *id != node);
         let join = others.map(|id| self.node_address(id)).collect();
         let config = self.config_with(node, std::iter::once(node), join)?;
-        write_atomically(&self.config_path(node), config.as_bytes())
+        write_privately(&self.config_path(node), config.as_bytes())
     }
 
     fn config(&self, node: u8) -> io::Result<String> {
@@ -207,6 +226,11 @@ impl Layout {
             },
             provider: ProviderConfig {
                 url: self.provider_url(),
+            },
+            http: HttpConfig {
+                address: Some(self.http_address(node)),
+                operator_token: Some(self.token.clone()),
+                reader_token: None,
             },
         };
         // Fails for a path that is not UTF-8.
@@ -243,6 +267,22 @@ pub(crate) fn make_control_folder() -> io::Result<()> {
     Ok(())
 }
 
+/// The same for a file that only its owner may read.
+fn write_privately(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE_MODE)
+        .open(&part)?;
+    file.write_all(content)?;
+    fs::rename(&part, path)
+}
+
 /// Replaces a file so that a reader sees the old or the new content, never a part.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
@@ -261,6 +301,7 @@ mod tests {
             base_port: 7000,
             nodes: (1..=3).collect(),
             shards: 16,
+            token: "0123456789abcdef".to_owned(),
         };
         let config: toml::Table = layout.config(2).expect("is UTF-8").parse().expect("is TOML");
         let cluster = &config["cluster"];
@@ -272,6 +313,11 @@ mod tests {
         assert_eq!(cluster["members"][2]["id"].as_integer(), Some(3));
         assert_eq!(cluster["members"][2]["address"].as_str(), Some("127.0.0.1:7003"));
         assert_eq!(config["provider"]["url"].as_str(), Some("http://127.0.0.1:7090"));
+        assert_eq!(config["http"]["address"].as_str(), Some("127.0.0.1:7082"));
+        let ports = (1..=NODES_MAX).map(|node| layout.http_address(node).port());
+        let ports: BTreeSet<u16> = ports.collect();
+        assert_eq!(ports.len(), usize::from(NODES_MAX));
+        assert!(!ports.contains(&7090) && ports.iter().all(|port| *port > 7_000 + u16::from(NODES_MAX)));
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Launcher {
             node: id,
             pid,
             grpc: self.layout.node_address(id).to_string(),
+            link: String::new(),
         })
     }
 
@@ -83,6 +84,7 @@ impl Launcher {
             node: id,
             pid,
             grpc: self.layout.node_address(id).to_string(),
+            link: String::new(),
         })
     }
 }

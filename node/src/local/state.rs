@@ -32,6 +32,9 @@ pub(crate) struct NodeState {
     /// Nothing while it does not run.
     pub(crate) pid: Option<u32>,
     pub(crate) grpc: String,
+    /// Empty in the state of a build that had no HTTP port.
+    #[serde(default)]
+    pub(crate) http: String,
     pub(crate) data: PathBuf,
     pub(crate) log: PathBuf,
 }
@@ -83,6 +86,7 @@ mod tests {
                 id: 1,
                 pid: Some(4711),
                 grpc: "127.0.0.1:7001".to_owned(),
+                http: "127.0.0.1:7081".to_owned(),
                 data: PathBuf::from("/d/node-1"),
                 log: PathBuf::from("/d/node-1/node.log"),
             }],
@@ -109,6 +113,7 @@ mod tests {
         assert_eq!(value["nodes"][0]["id"], 1);
         assert_eq!(value["nodes"][0]["pid"], 4711);
         assert_eq!(value["nodes"][0]["grpc"], "127.0.0.1:7001");
+        assert_eq!(value["nodes"][0]["http"], "127.0.0.1:7081");
         assert_eq!(value["nodes"][0]["data"], "/d/node-1");
         assert_eq!(value["provider"]["pid"], 4712);
         assert_eq!(value["provider"]["http"], "http://127.0.0.1:7090");

@@ -1,5 +1,7 @@
 //! A group's snapshots: where the log may be cut behind them, whom they are sent to, and how one is fetched.
 
+use std::collections::BTreeMap;
+
 use proto::cluster::v1 as pb;
 use raft::{ProgressState, SnapshotStatus};
 
@@ -12,34 +14,44 @@ use super::{
     Group,
 };
 
-/// A replica that has not taken its snapshot after so many ticks is sent another.
-const SNAPSHOT_TICKS_MAX: u32 = 2_400;
+/// A replica that has not taken its snapshot is told of it again after each so many ticks.
+const ANNOUNCE_TICKS: u32 = 40;
 /// Bytes of a group's log that are kept for a replica while it fetches a snapshot.
 const FETCH_LOG_BYTES_MAX: usize = 128 << 20;
 
 impl Group {
-    pub(super) fn watch_snapshots(&mut self) {
+    /// Announces snapshots again that nobody has taken: either what announced one or what said that it could not be fetched may
+    /// be lost, and the library waits for ever. Who is fetching already does not mind.
+    pub(super) fn watch_snapshots(&mut self, output: &mut Output) {
         if !self.is_leader() {
             self.snapshot_ticks.clear();
             return;
         }
-        let receiving: Vec<RaftId> = self
-            .raw
-            .raft
-            .prs()
+        let progress = self.raw.raft.prs();
+        let receiving: BTreeMap<RaftId, (u64, u64)> = progress
             .iter()
             .filter(|(_, progress)| progress.state == ProgressState::Snapshot)
-            .map(|(id, _)| *id)
+            .map(|(id, progress)| (*id, (progress.matched, progress.pending_snapshot)))
             .collect();
-        self.snapshot_ticks.retain(|id, _| receiving.contains(id));
-        let members = Members::from(&self.raw.raft.prs().conf().to_conf_state());
+        self.snapshot_ticks.retain(|id, _| receiving.contains_key(id));
+        let members = Members::from(&progress.conf().to_conf_state());
         self.heard.retain(|id, _| members.all().any(|member| member == *id));
-        for id in receiving {
+        for (id, (matched, pending)) in receiving {
             let ticks = self.snapshot_ticks.entry(id).or_default();
             *ticks += 1;
-            if *ticks > SNAPSHOT_TICKS_MAX {
-                self.snapshot_ticks.remove(&id);
-                self.raw.report_snapshot(id, SnapshotStatus::Failure);
+            if !ticks.is_multiple_of(ANNOUNCE_TICKS) {
+                continue;
+            }
+            let log = self.raw.store();
+            let snapshot = log.snapshot.as_ref().filter(|snapshot| snapshot.index == pending);
+            match snapshot {
+                Some(snapshot) if matched < log.cut.0 => {
+                    let raft = &self.raw.raft;
+                    let message = message::announcement(raft.id, id, raft.term, snapshot);
+                    output.send.push(self.envelope(message));
+                }
+                // Another one has replaced it, or what it has by now is in the log.
+                _ => self.raw.report_snapshot(id, SnapshotStatus::Failure),
             }
         }
     }

@@ -36,7 +36,9 @@ pub(crate) struct Join {
 
 impl Join {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let Done { node: id, pid, grpc } = control::send(&self.cluster, Order::Join, 0).await?;
+        let Done {
+            node: id, pid, grpc, ..
+        } = control::send(&self.cluster, Order::Join, 0).await?;
         if !self.no_wait {
             let target = Target {
                 base_port: self.cluster.base_port()?,

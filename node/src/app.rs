@@ -16,7 +16,7 @@ use crate::{
     effects::payment::PaymentProvider,
     http::{self, HttpConfig},
     signal,
-    telemetry::{self, Telemetry, bridge::BridgeError},
+    telemetry::{self, Telemetry, traces::collector::CollectorError},
 };
 
 /// What one stream of a connection may have under way; enough to keep a fast client busy over a slow line.
@@ -44,7 +44,7 @@ pub(crate) enum RunError {
     #[diagnostic(help("another process may hold the port; stop it, or change the address in the config files"))]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
-    Telemetry(#[from] BridgeError),
+    Telemetry(#[from] CollectorError),
     #[error("the client of the payment provider cannot be made: {0}")]
     Provider(#[from] reqwest::Error),
     #[error("the node cannot start: {0}")]
@@ -56,7 +56,7 @@ pub(crate) enum RunError {
 /// Runs the node that a config file describes, until SIGINT or SIGTERM.
 pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
     let file = NodeFile::read(config_path).map_err(RunError::from)?;
-    telemetry::log::install(file.telemetry.log);
+    telemetry::logs::install(file.telemetry.log, file.cluster.node);
     Ok(run(file).await?)
 }
 
@@ -74,11 +74,11 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         Some(address) => Some((listen(address).await?, file.http.clone())),
         None => None,
     };
-    let telemetry = Telemetry::from_environment(node)?;
+    let telemetry = Telemetry::start(node, &config.data, &file.telemetry)?;
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
-        .with_spans(telemetry.spans())
+        .with_spans(Some(telemetry.spans()))
         .with_http(file.http.address);
     let edge = Edge {
         default_timeout: Duration::from_millis(config.limits.default_timeout_ms),
@@ -86,12 +86,9 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         telemetry: telemetry.clone(),
         calls: Calls::default(),
     };
+    telemetry.run(edge.cluster.clone());
     tracing::info!(node, %address, pid = std::process::id(), "node listens");
     let served = serve(&edge, listener, http).await;
-    // Exporting the last spans blocks, which a runtime thread must not.
-    if let Err(error) = tokio::task::spawn_blocking(move || telemetry.stop()).await {
-        tracing::warn!(%error, "the last spans were not exported");
-    }
     tracing::info!(node, "node stopped");
     served
 }
@@ -147,6 +144,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
         if !edge.calls.until_none(Duration::from_millis(STOP_GRACE_MS_MAX)).await {
             tracing::warn!(STOP_GRACE_MS_MAX, "calls under way were cut off");
         }
+        edge.telemetry.stop().await;
         edge.cluster.shutdown().await;
     };
     let leave = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), leave);

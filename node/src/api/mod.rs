@@ -1,9 +1,9 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`] and [`chaos`] are one service each;
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`], [`chaos`], [`traces`] and [`logs`] are one service each;
 //! [`gateway`] carries the same commands over one stream. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
-//! and who changes, [`decode`] sees to messages that cannot be read.
+//! and who changes, [`decode`] sees to messages that cannot be read, [`traced`] is a call's span, [`members`] asks all nodes the same.
 
 mod admin;
 mod audit;
@@ -14,6 +14,8 @@ mod decode;
 mod events;
 mod gateway;
 mod history;
+mod logs;
+mod members;
 mod orders;
 mod payments;
 mod products;
@@ -26,8 +28,11 @@ mod sagas;
 mod schema;
 mod status;
 mod stock;
+pub(crate) mod traced;
+pub(crate) mod traces;
 mod wait;
 
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use proto::{
@@ -42,13 +47,17 @@ use proto::{
     projection::v1::projections_server::ProjectionsServer,
     saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
+    telemetry::v1::{logs_server::LogsServer, traces_server::TracesServer},
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use crate::telemetry::logs::context;
 use decode::MESSAGE_BYTES_MAX;
 use request::Edge;
 
+/// The largest message with spans.
+const SPANS_BYTES_MAX: usize = 16 << 20;
 /// What nodes say to each other is no business of clients, and is not reflected.
 const HIDDEN_CONTRACT: &str = "cluster/v1/peer.proto";
 
@@ -92,11 +101,17 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
             SchemasServer::new(schema::Schemas::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(ChaosServer::new(chaos::Chaos::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(TracesServer::new(traces::Traces::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(LogsServer::new(logs::Logs::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            TraceServiceServer::new(traces::Receiver::new(edge.clone())).max_decoding_message_size(SPANS_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
         .into_axum_router()
-        .layer(axum::middleware::map_response(decode::mend));
+        .layer(axum::middleware::map_response(decode::mend))
+        .layer(axum::middleware::from_fn(context::middleware));
     (Routes::from(mended), health)
 }
 
@@ -123,6 +138,8 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.history.v1.History",
         "playhouse.schema.v1.Schemas",
         "playhouse.chaos.v1.Chaos",
+        "playhouse.telemetry.v1.Traces",
+        "playhouse.telemetry.v1.Logs",
     ];
     for name in names {
         health.set_service_status(name, status).await;

@@ -75,7 +75,9 @@ fn find_parents(spans: &mut Vec<pb::Span>) {
             orphans.entry(span.parent_span_id.clone()).or_default().push(place);
         }
     }
-    let roots: Vec<usize> = (0..spans.len()).filter(|place| spans[*place].parent_span_id.is_empty()).collect();
+    let roots: Vec<usize> = (0..spans.len())
+        .filter(|place| spans[*place].parent_span_id.is_empty())
+        .collect();
     // A call of somebody who does not send its own spans here is the root itself.
     if let (true, 1, Some((parent, children))) = (roots.is_empty(), orphans.len(), orphans.first_key_value())
         && let [only] = children[..]
@@ -95,7 +97,10 @@ fn find_parents(spans: &mut Vec<pb::Span>) {
     let Some(root) = root else { return };
     spans.append(&mut lost);
     // All else that has no parent is put below the one root.
-    for span in spans.iter_mut().filter(|span| span.parent_span_id.is_empty() && span.span_id != root) {
+    for span in spans
+        .iter_mut()
+        .filter(|span| span.parent_span_id.is_empty() && span.span_id != root)
+    {
         span.parent_span_id.clone_from(&root);
     }
 }
@@ -105,8 +110,16 @@ fn placeholder<'a>(span_id: String, children: impl Iterator<Item = &'a pb::Span>
     pb::Span {
         span_id,
         name: if is_caller { CALLER } else { LOST }.to_owned(),
-        service: children.clone().next().map(|span| span.service.clone()).unwrap_or_default(),
-        start_unix_ns: children.clone().map(|span| span.start_unix_ns).min().unwrap_or_default(),
+        service: children
+            .clone()
+            .next()
+            .map(|span| span.service.clone())
+            .unwrap_or_default(),
+        start_unix_ns: children
+            .clone()
+            .map(|span| span.start_unix_ns)
+            .min()
+            .unwrap_or_default(),
         end_unix_ns: children.map(|span| span.end_unix_ns).max().unwrap_or_default(),
         status: "ok".to_owned(),
         kind: "internal".to_owned(),
@@ -117,8 +130,15 @@ fn placeholder<'a>(span_id: String, children: impl Iterator<Item = &'a pb::Span>
 
 /// Spans that cause each other are put below the root. Nothing of ours is so, but anybody may send spans.
 fn break_circles(spans: &mut [pb::Span]) {
-    let places: HashMap<String, usize> = spans.iter().enumerate().map(|(place, span)| (span.span_id.clone(), place)).collect();
-    let root = spans.iter().find(|span| span.parent_span_id.is_empty()).map(|span| span.span_id.clone());
+    let places: HashMap<String, usize> = spans
+        .iter()
+        .enumerate()
+        .map(|(place, span)| (span.span_id.clone(), place))
+        .collect();
+    let root = spans
+        .iter()
+        .find(|span| span.parent_span_id.is_empty())
+        .map(|span| span.span_id.clone());
     let mut is_good = vec![false; spans.len()];
     for first in 0..spans.len() {
         let mut way = BTreeSet::new();
@@ -193,7 +213,11 @@ pub(super) mod tests {
         assert_eq!(ids.len(), spans.len());
         let roots = spans.iter().filter(|span| span.parent_span_id.is_empty()).count();
         assert_eq!(roots, 1, "{spans:#?}");
-        assert!(spans.iter().all(|span| span.parent_span_id.is_empty() || ids.contains(span.parent_span_id.as_str())));
+        assert!(
+            spans
+                .iter()
+                .all(|span| span.parent_span_id.is_empty() || ids.contains(span.parent_span_id.as_str()))
+        );
     }
 
     #[test]
@@ -224,7 +248,10 @@ pub(super) mod tests {
         assert_eq!(spans[0].remote_parent_span_id, "client");
         let several = assembled([server("a", "client", 1, 9), server("b", "client", 5, 9)]);
         check(&several);
-        assert_eq!((several.len(), several[0].name.as_str(), several[0].is_lost), (3, CALLER, true));
+        assert_eq!(
+            (several.len(), several[0].name.as_str(), several[0].is_lost),
+            (3, CALLER, true)
+        );
     }
 
     #[test]
@@ -240,13 +267,26 @@ pub(super) mod tests {
         assert_eq!((lost.span_id.as_str(), lost.parent_span_id.as_str()), ("gone", "a"));
         assert_eq!((lost.start_unix_ns, lost.end_unix_ns), (3, 6));
         // Even the root, and more than one.
-        check(&assembled([span("b", "x", 3, 4), span("c", "y", 1, 2), span("d", "b", 3, 4)]));
+        check(&assembled([
+            span("b", "x", 3, 4),
+            span("c", "y", 1, 2),
+            span("d", "b", 3, 4),
+        ]));
     }
 
     #[test]
     fn spans_that_cause_each_other_do_no_harm() {
-        check(&assembled([span("a", "", 1, 9), span("b", "c", 2, 3), span("c", "b", 2, 3), span("d", "c", 2, 3)]));
-        check(&assembled([span("b", "c", 2, 3), span("c", "b", 2, 3), span("d", "d", 1, 1)]));
+        check(&assembled([
+            span("a", "", 1, 9),
+            span("b", "c", 2, 3),
+            span("c", "b", 2, 3),
+            span("d", "c", 2, 3),
+        ]));
+        check(&assembled([
+            span("b", "c", 2, 3),
+            span("c", "b", 2, 3),
+            span("d", "d", 1, 1),
+        ]));
         check(&assembled([span("b", "c", 2, 3), span("c", "b", 2, 3)]));
         assert!(assembled([]).is_empty());
     }
@@ -260,7 +300,10 @@ pub(super) mod tests {
         let mut refused = commit.clone();
         refused.status = "error".to_owned();
         let events = events(&[commit, refused]);
-        let told: Vec<_> = events.iter().map(|event| (event.name.as_str(), event.version)).collect();
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| (event.name.as_str(), event.version))
+            .collect();
         assert_eq!(told, [("Placed", 1), ("Confirmed", 2)]);
     }
 }

@@ -1,9 +1,6 @@
 //! How much is recorded: so many spans a second of this node, and so many of one trace.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use parking_lot::Mutex;
 
@@ -73,9 +70,10 @@ impl Counts {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -52,13 +52,27 @@ mod tests {
             name: name.to_owned(),
             ..span(id, if id == "r" { "" } else { "r" }, start, end)
         };
-        let before = [named("edge", "r", 0, 100), named("decide", "a", 10, 20), named("decide", "b", 30, 40)];
-        let after = [named("edge", "r", 0, 300), named("decide", "a", 10, 210), named("call", "c", 210, 215)];
+        let before = [
+            named("edge", "r", 0, 100),
+            named("decide", "a", 10, 20),
+            named("decide", "b", 30, 40),
+        ];
+        let after = [
+            named("edge", "r", 0, 300),
+            named("decide", "a", 10, 210),
+            named("call", "c", 210, 215),
+        ];
         let found = differences(&before, &after);
         let told: Vec<_> = found.iter().map(|d| (d.name.as_str(), d.self_difference_ns)).collect();
         assert_eq!(told, [("decide", 180), ("edge", 15), ("call", 5)]);
         let decide = &found[0];
-        assert_eq!((decide.before.expect("is there").count, decide.after.expect("is there").count), (2, 1));
+        assert_eq!(
+            (
+                decide.before.expect("is there").count,
+                decide.after.expect("is there").count
+            ),
+            (2, 1)
+        );
         assert_eq!(found[2].before.expect("is there").count, 0);
     }
 }

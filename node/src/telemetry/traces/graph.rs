@@ -62,12 +62,15 @@ impl Graph {
     }
 
     fn call(&mut self, from: &str, to: &str, (start, end): (u64, u64), is_error: bool) {
-        let edge = self.edges.entry((from.to_owned(), to.to_owned())).or_insert_with(|| pb::GraphEdge {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            first_unix_ns: u64::MAX,
-            ..pb::GraphEdge::default()
-        });
+        let edge = self
+            .edges
+            .entry((from.to_owned(), to.to_owned()))
+            .or_insert_with(|| pb::GraphEdge {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                first_unix_ns: u64::MAX,
+                ..pb::GraphEdge::default()
+            });
         edge.calls += 1;
         edge.errors += u64::from(is_error);
         edge.first_unix_ns = edge.first_unix_ns.min(start);
@@ -128,7 +131,11 @@ impl Graph {
             edge.mean_ns = durations.iter().sum::<u64>() / durations.len().max(1) as u64;
             let seconds = edge.last_unix_ns.saturating_sub(edge.first_unix_ns) as f64 / 1e9;
             // One call alone is no rate.
-            edge.per_s = if seconds > 0.0 { edge.calls as f64 / seconds } else { 0.0 };
+            edge.per_s = if seconds > 0.0 {
+                edge.calls as f64 / seconds
+            } else {
+                0.0
+            };
         }
         told
     }
@@ -142,7 +149,11 @@ fn party(span: &pb::Span) -> (String, &'static str) {
     }
     match span.attributes.get("entity").and_then(|key| key.split_once('/')) {
         Some((kind, _)) if span.kind != "server" => {
-            let kind_of = if span.attributes.contains_key("saga") { "saga" } else { "entity" };
+            let kind_of = if span.attributes.contains_key("saga") {
+                "saga"
+            } else {
+                "entity"
+            };
             (kind.to_owned(), kind_of)
         }
         _ => (EDGE.to_owned(), "edge"),
@@ -158,7 +169,10 @@ mod tests {
             service: "playhouse".to_owned(),
             node: 1,
             kind: kind.to_owned(),
-            attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             ..span(id, parent, times.0, times.1)
         }
     }
@@ -181,8 +195,20 @@ mod tests {
             of("e", "cli", (1, 50), "server", &[("entity", "order/1")]),
             of("d", "e", (5, 6), "internal", &[("entity", "order/1")]),
             of("k", "e", (6, 15), "internal", &[("entity", "order/1")]),
-            of("f", "e", (15, 90), "producer", &[("entity", "order/1"), ("to", "checkout/1")]),
-            of("g", "f", (16, 17), "internal", &[("entity", "checkout/1"), ("saga", "checkout/1")]),
+            of(
+                "f",
+                "e",
+                (15, 90),
+                "producer",
+                &[("entity", "order/1"), ("to", "checkout/1")],
+            ),
+            of(
+                "g",
+                "f",
+                (16, 17),
+                "internal",
+                &[("entity", "checkout/1"), ("saga", "checkout/1")],
+            ),
             call,
             provider,
         ]
@@ -197,7 +223,15 @@ mod tests {
         let edges: Vec<_> = told
             .edges
             .iter()
-            .map(|edge| (edge.from.as_str(), edge.to.as_str(), edge.calls, edge.errors, edge.p50_ns))
+            .map(|edge| {
+                (
+                    edge.from.as_str(),
+                    edge.to.as_str(),
+                    edge.calls,
+                    edge.errors,
+                    edge.p50_ns,
+                )
+            })
             .collect();
         let expected = [
             ("edge", "order", 2, 0, 10),
@@ -206,8 +240,15 @@ mod tests {
             ("playhouse-cli", "edge", 2, 0, 49),
         ];
         assert_eq!(edges, expected);
-        let kinds: Vec<_> = told.nodes.iter().map(|node| (node.name.as_str(), node.kind.as_str())).collect();
-        assert!(kinds.contains(&("checkout", "saga")) && kinds.contains(&("payment-provider", "outside")), "{kinds:?}");
+        let kinds: Vec<_> = told
+            .nodes
+            .iter()
+            .map(|node| (node.name.as_str(), node.kind.as_str()))
+            .collect();
+        assert!(
+            kinds.contains(&("checkout", "saga")) && kinds.contains(&("payment-provider", "outside")),
+            "{kinds:?}"
+        );
     }
 
     #[test]

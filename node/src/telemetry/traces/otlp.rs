@@ -133,7 +133,9 @@ pub(crate) fn read(request: ExportTraceServiceRequest) -> (Vec<Read>, usize) {
         let resource = of_resource.resource.unwrap_or_default();
         let said = |key: &str| {
             let found = resource.attributes.iter().find(|attribute| attribute.key == key);
-            found.and_then(|attribute| shown(attribute.value.as_ref())).unwrap_or_default()
+            found
+                .and_then(|attribute| shown(attribute.value.as_ref()))
+                .unwrap_or_default()
         };
         let service = bounded(said("service.name"));
         let scopes: Vec<ScopeSpans> = of_resource.scope_spans;
@@ -142,7 +144,11 @@ pub(crate) fn read(request: ExportTraceServiceRequest) -> (Vec<Read>, usize) {
             let name = scope.scope.as_ref().map(|scope| scope.name.as_str());
             name == Some(SERVICE)
         });
-        let node = if is_node { said(INSTANCE).parse().unwrap_or_default() } else { 0 };
+        let node = if is_node {
+            said(INSTANCE).parse().unwrap_or_default()
+        } else {
+            0
+        };
         for span in scopes.into_iter().flat_map(|scope| scope.spans) {
             match one(span, &service, node) {
                 Some(read) => spans.push(read),
@@ -249,14 +255,21 @@ mod tests {
             .with("shard", 3_i64);
         record.links.push(timer);
         let own = record.trace;
-        let sent = request("playhouse", "2", vec![span(record.finish(Some("out of stock".to_owned())))]);
+        let sent = request(
+            "playhouse",
+            "2",
+            vec![span(record.finish(Some("out of stock".to_owned())))],
+        );
         let (read, unreadable) = read(sent);
         assert_eq!(unreadable, 0);
         let (trace, span) = &read[0];
         assert_eq!(*trace, caller.trace_id);
         assert_eq!(span.span_id, format!("{:016x}", own.span_id));
         assert_eq!(span.parent_span_id, format!("{:016x}", caller.span_id));
-        assert_eq!((span.node, span.status.as_str(), span.error.as_str()), (2, "error", "out of stock"));
+        assert_eq!(
+            (span.node, span.status.as_str(), span.error.as_str()),
+            (2, "error", "out of stock")
+        );
         assert_eq!(span.attributes["shard"], "3");
         assert_eq!(span.links[0].trace_id, timer.trace_hex());
     }

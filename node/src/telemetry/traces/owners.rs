@@ -37,6 +37,9 @@ mod tests {
             let without: Vec<NodeId> = ranked_all.into_iter().filter(|node| *node != 3).collect();
             assert_eq!(without, ranked(trace, &fewer));
         }
-        assert!(firsts[1..].iter().all(|count| (800..1_200).contains(count)), "{firsts:?}");
+        assert!(
+            firsts[1..].iter().all(|count| (800..1_200).contains(count)),
+            "{firsts:?}"
+        );
     }
 }

@@ -20,7 +20,11 @@ pub(crate) struct Tree<'a> {
 impl<'a> Tree<'a> {
     /// Of assembled spans.
     pub(crate) fn new(spans: &'a [pb::Span]) -> Self {
-        let places: HashMap<&str, usize> = spans.iter().enumerate().map(|(place, span)| (span.span_id.as_str(), place)).collect();
+        let places: HashMap<&str, usize> = spans
+            .iter()
+            .enumerate()
+            .map(|(place, span)| (span.span_id.as_str(), place))
+            .collect();
         let mut children = vec![Vec::new(); spans.len()];
         let mut root = None;
         for (place, span) in spans.iter().enumerate() {
@@ -129,7 +133,10 @@ mod tests {
         parts
             .into_iter()
             .map(|part| {
-                let found = spans.iter().find(|span| span.span_id == part.span_id).expect("is there");
+                let found = spans
+                    .iter()
+                    .find(|span| span.span_id == part.span_id)
+                    .expect("is there");
                 (found.span_id.as_str(), part.start_unix_ns, part.end_unix_ns)
             })
             .collect()

@@ -126,7 +126,9 @@ impl Spill {
     }
 
     fn write(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let Some((segment, file)) = &mut self.open else { return Ok(()) };
+        let Some((segment, file)) = &mut self.open else {
+            return Ok(());
+        };
         if buffer.is_empty() {
             return Ok(());
         }
@@ -175,7 +177,11 @@ impl Spill {
     }
 
     /// Writes these segments anew without the frames of some traces; gives where the others lie now.
-    pub(crate) fn purge(&mut self, segments: &HashSet<u64>, traces: &HashSet<u128>) -> io::Result<Vec<(u128, Place, Place)>> {
+    pub(crate) fn purge(
+        &mut self,
+        segments: &HashSet<u64>,
+        traces: &HashSet<u128>,
+    ) -> io::Result<Vec<(u128, Place, Place)>> {
         // What is open is closed: a later frame goes into a new segment.
         self.open = None;
         let mut moved = Vec::new();
@@ -188,9 +194,16 @@ impl Spill {
                 }
             })?;
             self.segments.remove(segment);
-            let frames: Vec<_> = kept.iter().map(|frame| (frame.trace_id, frame.content.clone())).collect();
+            let frames: Vec<_> = kept
+                .iter()
+                .map(|frame| (frame.trace_id, frame.content.clone()))
+                .collect();
             let places = self.append(&frames)?;
-            moved.extend(kept.iter().zip(places).map(|(frame, place)| (frame.trace_id, frame.place, place)));
+            moved.extend(
+                kept.iter()
+                    .zip(places)
+                    .map(|(frame, place)| (frame.trace_id, frame.place, place)),
+            );
             self.delete(*segment);
         }
         Ok(moved)
@@ -263,14 +276,20 @@ mod tests {
         let frame = |id: u128| (id, Bytes::from(vec![id as u8; 100]));
         for run in 0..3 {
             let (mut spill, _) = open(folder.path(), u64::MAX);
-            spill.append(&[frame(run * 2 + 1), frame(run * 2 + 2)]).expect("written");
+            spill
+                .append(&[frame(run * 2 + 1), frame(run * 2 + 2)])
+                .expect("written");
         }
         let path = path_of(folder.path(), 2);
         let mut bytes = fs::read(&path).expect("read");
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, &bytes).expect("written");
-        fs::write(path_of(folder.path(), 3), &fs::read(path_of(folder.path(), 3)).expect("read")[..50]).expect("cut");
+        fs::write(
+            path_of(folder.path(), 3),
+            &fs::read(path_of(folder.path(), 3)).expect("read")[..50],
+        )
+        .expect("cut");
         fs::write(folder.path().join("nonsense.spans"), b"x").expect("written");
         fs::write(folder.path().join("00000009.spans"), [0xff; 64]).expect("written");
         let (spill, read) = open(folder.path(), u64::MAX);
@@ -310,7 +329,9 @@ mod tests {
             .append(&[(1, Bytes::from_static(b"secret")), (2, Bytes::from_static(b"plain"))])
             .expect("written");
         let moved = spill.purge(&[1].into(), &[1].into()).expect("purged");
-        let [(2, from, to)] = moved[..] else { panic!("{moved:?}") };
+        let [(2, from, to)] = moved[..] else {
+            panic!("{moved:?}")
+        };
         assert_eq!(from, places[1]);
         assert_eq!(spill.read(to).expect("read"), "plain");
         for entry in fs::read_dir(folder.path()).expect("read") {

@@ -109,6 +109,15 @@ impl Store {
         Ok(store)
     }
 
+    /// Takes in what another one has taken meanwhile.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for trace_id in &other.order {
+            let spans = other.get(*trace_id).map(|(spans, _)| spans).unwrap_or_default();
+            self.take(spans.into_iter().map(|span| (*trace_id, span)).collect());
+        }
+        self.tally = other.tally;
+    }
+
     fn entry(&mut self, trace_id: u128) -> &mut Kept {
         let order = &mut self.order;
         self.traces.entry(trace_id).or_insert_with(|| {
@@ -143,12 +152,12 @@ impl Store {
                     ..pb::Trace::default()
                 };
                 let content = Bytes::from(chunk.encode_to_vec());
-                self.memory_bytes += content.len();
-                let number = kept.chunks.len();
+                let (number, bytes) = (kept.chunks.len(), content.len());
                 kept.chunks.push(Chunk {
                     content: Some(content),
                     place: None,
                 });
+                self.memory_bytes += bytes;
                 self.unwritten.push((trace_id, number));
                 self.in_memory.push_back(trace_id);
             }
@@ -179,7 +188,11 @@ impl Store {
         }
         let places = spill.append(&frames)?;
         for ((trace_id, number), place) in of.into_iter().zip(places) {
-            if let Some(chunk) = self.traces.get_mut(&trace_id).and_then(|kept| kept.chunks.get_mut(number)) {
+            if let Some(chunk) = self
+                .traces
+                .get_mut(&trace_id)
+                .and_then(|kept| kept.chunks.get_mut(number))
+            {
                 chunk.place = Some(place);
             }
         }
@@ -227,8 +240,12 @@ impl Store {
             self.remove(&gone);
         }
         while self.memory_bytes > self.bounds.memory_bytes_max {
-            let Some(trace_id) = self.in_memory.pop_front() else { return };
-            let Some(kept) = self.traces.get_mut(&trace_id) else { continue };
+            let Some(trace_id) = self.in_memory.pop_front() else {
+                return;
+            };
+            let Some(kept) = self.traces.get_mut(&trace_id) else {
+                continue;
+            };
             let has_files = self.spill.is_some();
             for chunk in &mut kept.chunks {
                 // What is not in a file yet stays until it is; without files it is lost.
@@ -286,7 +303,10 @@ impl Store {
             .map(|(trace_id, _)| *trace_id)
             .filter(|trace_id| self.has_entity(*trace_id, entity))
             .collect();
-        let places = gone.iter().filter_map(|id| self.traces.get(id)).flat_map(|kept| &kept.chunks);
+        let places = gone
+            .iter()
+            .filter_map(|id| self.traces.get(id))
+            .flat_map(|kept| &kept.chunks);
         let segments: HashSet<u64> = places.filter_map(|chunk| Some(chunk.place?.segment)).collect();
         self.remove(&gone);
         let moved = match &mut self.spill {
@@ -306,13 +326,19 @@ impl Store {
         let spans = self.get(trace_id).map(|(spans, _)| spans).unwrap_or_default();
         spans.iter().any(|span| {
             let names = ["entity", "to", "saga"];
-            names.iter().any(|name| span.attributes.get(*name).is_some_and(|key| key == entity))
+            names
+                .iter()
+                .any(|name| span.attributes.get(*name).is_some_and(|key| key == entity))
         })
     }
 
     /// How much is kept: traces, bytes in memory, bytes in files.
     pub(crate) fn size(&self) -> (usize, usize, u64) {
-        (self.traces.len(), self.memory_bytes, self.spill.as_ref().map_or(0, Spill::bytes))
+        (
+            self.traces.len(),
+            self.memory_bytes,
+            self.spill.as_ref().map_or(0, Spill::bytes),
+        )
     }
 
     /// What has happened since the node started.

@@ -99,7 +99,10 @@ impl Summary {
 
     /// Whether some entity of the trace may be this one.
     pub(crate) fn may_have(&self, entity: &str) -> bool {
-        self.is_cut || [&self.told.entities, &self.told.sagas].iter().any(|keys| keys.iter().any(|key| key == entity))
+        self.is_cut
+            || [&self.told.entities, &self.told.sagas]
+                .iter()
+                .any(|keys| keys.iter().any(|key| key == entity))
     }
 
     /// Whether a search means it.
@@ -126,15 +129,14 @@ impl Summary {
         text.is_empty()
             || told.trace_id.contains(text)
             || self.text.contains(text)
-            || lists.iter().any(|list| list.iter().any(|name| name.to_lowercase().contains(text)))
+            || lists
+                .iter()
+                .any(|list| list.iter().any(|name| name.to_lowercase().contains(text)))
     }
 }
 
 /// Puts summaries of several members together, the newest first.
-pub(crate) fn merged(
-    lists: impl IntoIterator<Item = Vec<pb::TraceSummary>>,
-    limit: usize,
-) -> Vec<pb::TraceSummary> {
+pub(crate) fn merged(lists: impl IntoIterator<Item = Vec<pb::TraceSummary>>, limit: usize) -> Vec<pb::TraceSummary> {
     let mut by_id = std::collections::HashMap::<String, Summary>::new();
     for told in lists.into_iter().flatten() {
         let found = Summary {
@@ -178,13 +180,19 @@ fn note(text: &mut String, said: &str) {
 fn key_among(wanted: &str, keys: &[String]) -> bool {
     wanted.is_empty()
         || keys.iter().any(|key| {
-            key == wanted || key.split_once('/').is_some_and(|(kind, _)| !wanted.contains('/') && kind == wanted)
+            key == wanted
+                || key
+                    .split_once('/')
+                    .is_some_and(|(kind, _)| !wanted.contains('/') && kind == wanted)
         })
 }
 
 /// A whole name, or either part of `tenant/caller`.
 fn user_among(wanted: &str, users: &[String]) -> bool {
-    wanted.is_empty() || users.iter().any(|user| user == wanted || user.split('/').any(|part| part == wanted))
+    wanted.is_empty()
+        || users
+            .iter()
+            .any(|user| user == wanted || user.split('/').any(|part| part == wanted))
 }
 
 #[cfg(test)]
@@ -201,16 +209,34 @@ mod tests {
             start_unix_ns: times.0 * 1_000_000,
             end_unix_ns: times.1 * 1_000_000,
             status: "ok".to_owned(),
-            attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             ..pb::Span::default()
         }
     }
 
     fn summary() -> Summary {
         let mut summary = Summary::new(7);
-        summary.add(&span("decide", "Orders/PlaceOrder", (1_002, 1_003), &[("entity", "order/42"), ("asked_by", "shop/ann")]));
-        summary.add(&span("Orders/PlaceOrder", "", (1_000, 1_050), &[("request.id", "r-1"), ("customer", "Bob")]));
-        let mut failed = span("call", "x", (1_010, 1_200), &[("saga", "checkout/42"), ("events", "Placed@1")]);
+        summary.add(&span(
+            "decide",
+            "Orders/PlaceOrder",
+            (1_002, 1_003),
+            &[("entity", "order/42"), ("asked_by", "shop/ann")],
+        ));
+        summary.add(&span(
+            "Orders/PlaceOrder",
+            "",
+            (1_000, 1_050),
+            &[("request.id", "r-1"), ("customer", "Bob")],
+        ));
+        let mut failed = span(
+            "call",
+            "x",
+            (1_010, 1_200),
+            &[("saga", "checkout/42"), ("events", "Placed@1")],
+        );
         failed.status = "error".to_owned();
         failed.error = "Payment provider: 503".to_owned();
         summary.add(&failed);
@@ -220,9 +246,15 @@ mod tests {
     #[test]
     fn a_trace_is_named_by_its_root_whatever_came_first() {
         let told = summary().told;
-        assert_eq!((told.root.as_str(), told.spans, told.errors), ("Orders/PlaceOrder", 3, 1));
+        assert_eq!(
+            (told.root.as_str(), told.spans, told.errors),
+            ("Orders/PlaceOrder", 3, 1)
+        );
         assert_eq!((told.start_unix_ns, told.end_unix_ns), (1_000_000_000, 1_200_000_000));
-        assert_eq!((told.entities, told.request_ids), (vec!["order/42".to_owned()], vec!["r-1".to_owned()]));
+        assert_eq!(
+            (told.entities, told.request_ids),
+            (vec!["order/42".to_owned()], vec!["r-1".to_owned()])
+        );
     }
 
     #[test]
@@ -260,7 +292,10 @@ mod tests {
         let lists = [vec![part.told.clone(), newer.told.clone()], vec![whole.told]];
         let all = merged(lists.clone(), 10);
         assert_eq!(all.len(), 2);
-        assert_eq!((all[0].root.as_str(), all[1].root.as_str()), ("Stock/GetStock", "Orders/PlaceOrder"));
+        assert_eq!(
+            (all[0].root.as_str(), all[1].root.as_str()),
+            ("Stock/GetStock", "Orders/PlaceOrder")
+        );
         assert_eq!(all[1].end_unix_ns, 1_300_000_000);
         assert_eq!(merged(lists, 1).len(), 1);
     }

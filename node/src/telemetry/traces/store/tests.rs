@@ -22,15 +22,15 @@ fn span(trace_id: u128, number: u64, entity: &str) -> Read {
 
 fn ids(store: &Store) -> Vec<String> {
     let found = store.search(&pb::SearchTracesRequest::default(), 1_000);
-    found.into_iter().map(|told| told.trace_id.trim_start_matches('0').to_owned()).collect()
+    found
+        .into_iter()
+        .map(|told| told.trace_id.trim_start_matches('0').to_owned())
+        .collect()
 }
 
 #[test]
 fn the_oldest_traces_go_when_there_are_too_many() {
-    let mut store = Store::in_memory(Bounds {
-        traces_max: 3,
-        ..ROOMY
-    });
+    let mut store = Store::in_memory(Bounds { traces_max: 3, ..ROOMY });
     for trace in 1..=5 {
         store.take(vec![span(trace, 1, "order/1")]);
     }
@@ -99,7 +99,11 @@ fn a_forgotten_entity_leaves_no_trace_and_others_stay() {
     store.take(vec![span(1, 1, "order/secret"), span(2, 1, "order/2")]);
     store.flush().expect("written");
     // One with more entities than a summary keeps.
-    store.take((0..30).map(|number| span(3, number, &format!("stock/{number}"))).collect());
+    store.take(
+        (0..30)
+            .map(|number| span(3, number, &format!("stock/{number}")))
+            .collect(),
+    );
     store.take(vec![span(3, 99, "order/secret"), span(4, 1, "order/4")]);
     assert_eq!(store.purge("order/secret").expect("purged"), 2);
     assert_eq!(ids(&store), ["4", "2"]);

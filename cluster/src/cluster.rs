@@ -212,6 +212,16 @@ impl Cluster {
         Ok(Told { answer, token })
     }
 
+    /// This node's number.
+    pub fn node(&self) -> NodeId {
+        self.engine.node()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u32 {
+        self.engine.shards()
+    }
+
     /// A read, linearizable unless the options say otherwise. An entity without events has version 0 and the default
     /// state.
     pub async fn read<E: Entity>(

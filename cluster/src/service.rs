@@ -53,7 +53,7 @@ pub trait Service: Send + Sync + 'static {
 /// What a node brings to the engine from outside: services by name, and who takes finished spans.
 #[derive(Clone, Default)]
 pub struct Services {
-    services: BTreeMap<String, Arc<dyn Service>>,
+    by_name: BTreeMap<String, Arc<dyn Service>>,
     spans: Option<Arc<dyn SpanSink>>,
     http: Option<SocketAddr>,
 }
@@ -67,7 +67,7 @@ impl Services {
     /// Adds a service.
     #[must_use]
     pub fn with(mut self, name: &str, service: impl Service) -> Self {
-        self.services.insert(name.to_owned(), Arc::new(service));
+        self.by_name.insert(name.to_owned(), Arc::new(service));
         self
     }
 
@@ -130,12 +130,12 @@ impl Services {
 
     /// The service of that name.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Service>> {
-        self.services.get(name).cloned()
+        self.by_name.get(name).cloned()
     }
 
     /// All services.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<dyn Service>)> {
-        self.services.iter().map(|(name, service)| (name.as_str(), service))
+        self.by_name.iter().map(|(name, service)| (name.as_str(), service))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node is: its config file, the engine, one gRPC server for clients and peers, an HTTP port, until it is told to stop.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use actors::payment::provider::SERVICE;
 use axum::Router;
@@ -11,7 +11,11 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::{
-    api::{self, calls::Calls, request::Edge},
+    api::{
+        self,
+        calls::Calls,
+        request::{Edge, Local},
+    },
     config::{ConfigError, NodeFile},
     effects::payment::PaymentProvider,
     http::{self, HttpConfig},
@@ -63,6 +67,7 @@ pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
 async fn run(file: NodeFile) -> Result<(), RunError> {
     let checked = "the config file's policies were checked when it was read";
     let registry = file.registry().expect(checked);
+    let told = file.told();
     let config = file.cluster;
     let node = config.node;
     let address = config
@@ -75,6 +80,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         None => None,
     };
     let telemetry = Telemetry::start(node, &config.data, &file.telemetry)?;
+    let provider = file.provider.url.clone();
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
@@ -85,6 +91,11 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         cluster: Cluster::start(config, registry, services).await?,
         telemetry: telemetry.clone(),
         calls: Calls::default(),
+        local: Arc::new(Local {
+            control: file.local.control,
+            provider,
+        }),
+        config: told.into(),
     };
     telemetry.run(edge.cluster.clone());
     tracing::info!(node, %address, pid = std::process::id(), "node listens");

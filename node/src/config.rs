@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use actors::payment::provider::SERVICE;
@@ -45,6 +45,18 @@ pub struct NodeFile {
     /// Where it can be looked at in a browser, and by whom.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Who started it, where that is a launcher on the same machine.
+    #[serde(default)]
+    pub local: LocalConfig,
+}
+
+/// Who started the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalConfig {
+    /// The socket through which the launcher takes orders: with `chaos`, nodes can be killed and started from the console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<PathBuf>,
 }
 
 /// How failures are met, where that differs from what is built in. All nodes should have the same.
@@ -165,6 +177,19 @@ pub struct WrongForm {
 }
 
 impl NodeFile {
+    /// All of it for people, with what the file leaves out, without the secrets.
+    pub(crate) fn told(&self) -> String {
+        let mut file = self.clone();
+        let hidden = |token: &mut Option<String>| {
+            if let Some(token) = token {
+                "(set)".clone_into(token);
+            }
+        };
+        hidden(&mut file.http.operator_token);
+        hidden(&mut file.http.reader_token);
+        toml::to_string(&file).unwrap_or_else(|error| format!("# it cannot be written: {error}"))
+    }
+
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();

@@ -129,3 +129,45 @@ proptest! {
         }
     }
 }
+
+/// A driver goes on after one message of a peer that no peer sends, and after its own next tick.
+fn survives(message: pb::RaftMessage) {
+    let mut driver = driver();
+    let message = pb::GroupMessage {
+        group: GROUP,
+        message: Some(message),
+    };
+    driver.step([Input::Messages(vec![message])]);
+    driver.step([Input::Tick]);
+}
+
+/// The library took it for its own log's, and its positions for places in a list.
+#[test]
+fn entries_in_its_own_name_at_the_end_of_all_numbers_stop_nobody() {
+    survives(pb::RaftMessage {
+        kind: 3,
+        from: raft_id(1, 0),
+        to: raft_id(1, 0),
+        index: u64::MAX,
+        entries: vec![pb::RaftEntry::default()],
+        ..pb::RaftMessage::default()
+    });
+}
+
+/// It names what the group has committed, under another term.
+#[test]
+fn a_snapshot_of_a_committed_position_in_another_term_stops_nobody() {
+    survives(pb::RaftMessage {
+        kind: 7,
+        from: raft_id(2, 0),
+        to: raft_id(1, 0),
+        term: 4,
+        snapshot: Some(pb::RaftSnapshot {
+            index: 1,
+            term: 2,
+            members: Some(pb::GroupMembers::from(&Members::of_voters(vec![raft_id(1, 0)]))),
+            source_node: 2,
+        }),
+        ..pb::RaftMessage::default()
+    });
+}

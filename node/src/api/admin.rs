@@ -91,6 +91,17 @@ impl pb::admin_server::Admin for Admin {
         })
     }
 
+    async fn show_config(
+        &self,
+        request: tonic::Request<pb::ShowConfigRequest>,
+    ) -> Result<Response<pb::ShowConfigResponse>, Status> {
+        let (call, _) = self.edge.receive("Admin/ShowConfig", request)?;
+        call.answer(Ok(pb::ShowConfigResponse {
+            node: u32::from(self.edge.cluster.node()),
+            toml: self.edge.config.to_string(),
+        }))
+    }
+
     async fn supervision(
         &self,
         request: tonic::Request<pb::SupervisionRequest>,

@@ -6,7 +6,8 @@
 //! [`super::reading`].
 
 use std::{
-    sync::Mutex,
+    path::PathBuf,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,18 @@ pub(crate) struct Edge {
     pub(crate) telemetry: Telemetry,
     pub(crate) default_timeout: Duration,
     pub(crate) calls: Calls,
+    pub(crate) local: Arc<Local>,
+    /// What this node runs with, for people.
+    pub(crate) config: Arc<str>,
+}
+
+/// Who can be asked for trouble where everything runs on one machine.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    /// The launcher's socket; none where something else started this node.
+    pub(crate) control: Option<PathBuf>,
+    /// The payment provider's address.
+    pub(crate) provider: String,
 }
 
 /// One call on its way through a handler.

@@ -1,24 +1,18 @@
 //! `playhouse events`: what happens in the cluster, as it is decided, from any place on.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Args;
 use proto::events::v1::{Event, EventBatch, Filter, Start, SubscribeRequest, events_client::EventsClient, start::At};
 use serde_json::{Value, json};
-use tokio::time::sleep;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
-    client::{CallError, Client, MESSAGE_BYTES_MAX, Target},
+    client::{Client, MESSAGE_BYTES_MAX, Target, streams},
     entity::{parse_key, parse_time, parsed, time_text},
-    failure::{Failure, refusal_text},
+    failure::Failure,
     output::{print_json, print_text},
 };
-
-/// Streams that may break in a row without an event between them.
-const BROKEN_STREAMS_MAX: u32 = 40;
-/// The pause before the next stream.
-const RESUME_PAUSE: Duration = Duration::from_millis(250);
 
 /// Read the events of the cluster, from any place on.
 #[derive(Debug, Args)]
@@ -74,23 +68,8 @@ impl Events {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let client = self.target.connect().await?;
         let mut at = self.from.clone().unwrap_or(At::Beginning(!self.follow));
-        let mut broken = 0;
-        loop {
-            let before = at.clone();
-            match self.follow(&client, &mut at).await {
-                Ok(()) => return Ok(ExitCode::SUCCESS),
-                Err(status) if is_final(&status) => return Err(Failure::no(refusal_text(&status))),
-                Err(status) => {
-                    broken = if at == before { broken + 1 } else { 0 };
-                    if broken >= BROKEN_STREAMS_MAX {
-                        let after = RESUME_PAUSE * broken;
-                        let last = Some(status);
-                        return Err(CallError::Unknown { after, last }.into());
-                    }
-                    sleep(RESUME_PAUSE).await;
-                }
-            }
-        }
+        streams::follow(&mut at, async |at: &mut At| self.follow(&client, at).await).await?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// One stream to its end. Should it break, `at` is where to go on.
@@ -129,17 +108,6 @@ impl Events {
             print_text(&format!("go on with --from {}", batch.cursor));
         }
     }
-}
-
-fn is_final(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::NotFound
-            | Code::InvalidArgument
-            | Code::FailedPrecondition
-            | Code::Unimplemented
-            | Code::PermissionDenied
-    )
 }
 
 /// An event, for scripts.

@@ -50,7 +50,7 @@ fn status_json(status: &StatusResponse) -> Value {
 
 fn node_json(node: &NodeStatus) -> Value {
     json!({
-        "id": node.id, "up": node.up, "address": node.address, "pid": node.pid, "version": node.version,
+        "id": node.id, "up": node.up, "address": node.address, "http": node.http, "pid": node.pid, "version": node.version,
         "leads": node.leads, "activations": node.activations, "resident_bytes": node.resident_bytes,
         "uptime_ms": node.uptime_ms, "standing": node.standing, "replicas": node.replicas, "unwell": node.unwell,
         "load": node.load.as_ref().map(load_json),

@@ -63,7 +63,7 @@ impl Access {
             return Err(refusal(
                 StatusCode::FORBIDDEN,
                 "this node has no tokens: set `operator_token`, `reader_token` or both in the table `http` of its config file",
-            ));
+            ).into());
         }
         let given = headers
             .get(header::AUTHORIZATION)
@@ -72,7 +72,7 @@ impl Access {
             return Err(refusal(
                 StatusCode::UNAUTHORIZED,
                 "send `authorization: Bearer TOKEN` with one of the tokens in the table `http` of the node's config file",
-            ));
+            ).into());
         };
         let is = |token: &Option<String>| token.as_ref().is_some_and(|token| are_equal(token, given));
         if is(&self.0.operator) {
@@ -84,7 +84,8 @@ impl Access {
         Err(refusal(
             StatusCode::UNAUTHORIZED,
             "this is no token of this node; a cluster that was started anew may have new ones",
-        ))
+        )
+        .into())
     }
 
     fn new_code(&self) -> String {
@@ -113,9 +114,9 @@ fn are_equal(one: &str, other: &str) -> bool {
 }
 
 /// An answer that says why not.
-pub(super) fn refusal(code: StatusCode, message: &str) -> Box<Response> {
+pub(super) fn refusal(code: StatusCode, message: &str) -> Response {
     let body = Json(json!({ "code": code.canonical_reason(), "message": message }));
-    Box::new((code, body).into_response())
+    (code, body).into_response()
 }
 
 #[derive(Deserialize)]
@@ -134,7 +135,7 @@ pub(super) fn router(access: Access) -> Router {
 async fn login(State(access): State<Access>, Json(login): Json<Login>) -> Response {
     match access.redeem(&login.code) {
         Some(token) => Json(json!({ "token": token, "rights": Rights::Operator })).into_response(),
-        None => *refusal(
+        None => refusal(
             StatusCode::UNAUTHORIZED,
             "this link was used already, is too old, or is another cluster's; `playhouse console` makes a new one",
         ),
@@ -144,7 +145,7 @@ async fn login(State(access): State<Access>, Json(login): Json<Login>) -> Respon
 async fn make_code(State(access): State<Access>, headers: HeaderMap) -> Response {
     match access.rights(&headers) {
         Ok(Rights::Operator) => Json(json!({ "code": access.new_code() })).into_response(),
-        Ok(Rights::Reader) => *refusal(StatusCode::FORBIDDEN, "only an operator can make links"),
+        Ok(Rights::Reader) => refusal(StatusCode::FORBIDDEN, "only an operator can make links"),
         Err(answer) => *answer,
     }
 }

@@ -195,6 +195,15 @@ pub(crate) async fn send(cluster: &LocalCluster, order: Order, node: u8) -> Resu
     }
 }
 
+/// The side of a node: has the launcher that listens at this socket carry an order out, or say why not.
+pub(crate) async fn carry_out(path: &Path, order: Order, node: u8) -> io::Result<Result<Done, String>> {
+    let asked = timeout(ORDER_TIMEOUT, ask(path, &Ask { order, node })).await;
+    Ok(match asked.map_err(io::Error::other)?? {
+        Answer::Done(done) => Ok(done),
+        Answer::Refused(reason) => Err(reason),
+    })
+}
+
 async fn ask(path: &Path, ask: &Ask) -> io::Result<Answer> {
     let (read, mut write) = UnixStream::connect(path).await?.into_split();
     write

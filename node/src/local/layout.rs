@@ -21,7 +21,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{NODES_MAX, PROVIDER_PORT_OFFSET, state::State};
-use crate::{cli::Failure, http::HttpConfig};
+use crate::{cli::Failure, config::LocalConfig, http::HttpConfig};
 
 /// The highest base port that leaves room for the nodes and the provider.
 pub(crate) const BASE_PORT_MAX: u16 = u16::MAX - 140;
@@ -97,6 +97,7 @@ struct NodeConfig {
     cluster: ClusterConfig,
     provider: ProviderConfig,
     http: HttpConfig,
+    local: LocalConfig,
 }
 
 #[derive(Serialize)]
@@ -231,6 +232,9 @@ impl Layout {
                 address: Some(self.http_address(node)),
                 operator_token: Some(self.token.clone()),
                 reader_token: None,
+            },
+            local: LocalConfig {
+                control: Some(control_socket(self.base_port)),
             },
         };
         // Fails for a path that is not UTF-8.

@@ -9,6 +9,7 @@ mod calls;
 mod hedge;
 mod node;
 mod reading;
+pub(crate) mod streams;
 mod target;
 
 use std::{

@@ -2,7 +2,7 @@
 //! build is tried against an old cluster's real history before it is rolled out. Nothing is changed: the records are fetched, and
 //! decided in the process of this command.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
 use cluster::{
@@ -10,23 +10,18 @@ use cluster::{
     history::{Difference, Replayed, Replayer},
 };
 use futures::{StreamExt as _, stream};
-use proto::cluster::v1::{ScanEntitiesRequest, StatusRequest, admin_client::AdminClient};
+use proto::cluster::v1::StatusRequest;
 use serde_json::{Value, json};
-use tokio::time::sleep;
-use tonic::Request;
 
 use super::{point::parse_time, records::Records, show::parse_key};
 use crate::cli::{
-    client::{Client, MESSAGE_BYTES_MAX, Target},
-    failure::{EXIT_DIFFERS, Failure, refusal_text},
+    client::{Client, Target, streams::scan},
+    failure::{EXIT_DIFFERS, Failure},
     output::{print_json, print_text},
 };
 
 /// Entities whose records are fetched at one time.
 const ENTITIES_IN_FLIGHT_MAX: usize = 8;
-/// A shard that has no leader just now is asked again so often, after this pause.
-const SCAN_ATTEMPTS_MAX: u32 = 20;
-const SCAN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Decide the recorded commands once more with this build.
 #[derive(Debug, Args)]
@@ -122,16 +117,12 @@ impl Replay {
                 break;
             }
             let room = limit - keys.len();
-            let mut attempt = 1;
-            keys.extend(loop {
-                match scan(client, shard.id, kind, room).await {
-                    Ok(found) => break found,
-                    // The shard may be getting another leader just now.
-                    Err(_) if attempt < SCAN_ATTEMPTS_MAX => attempt += 1,
-                    Err(failure) => return Err(failure),
-                }
-                sleep(SCAN_PAUSE).await;
-            });
+            let found = scan(client, shard.id, kind, room).await?;
+            keys.extend(
+                found
+                    .iter()
+                    .filter_map(|entity| EntityKey::new(&entity.kind, &entity.id).ok()),
+            );
         }
         Ok(keys)
     }
@@ -185,25 +176,6 @@ impl Replay {
             }
         }
     }
-}
-
-/// Up to `room` entities of a kind in one shard.
-async fn scan(client: &Client, shard: u32, kind: &str, room: usize) -> Result<Vec<EntityKey>, Failure> {
-    let mut request = Request::new(ScanEntitiesRequest {
-        shard,
-        kind: kind.to_owned(),
-    });
-    client.tell_caller(request.metadata_mut());
-    let mut admin = AdminClient::new(client.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let failed = |status| Failure::unreachable(format!("shard {shard}: {}", refusal_text(&status)));
-    let mut entities = admin.scan_entities(request).await.map_err(failed)?.into_inner();
-    let mut keys = Vec::new();
-    while keys.len() < room
-        && let Some(entity) = entities.message().await.map_err(failed)?
-    {
-        keys.extend(EntityKey::new(&entity.kind, &entity.id).ok());
-    }
-    Ok(keys)
 }
 
 fn known(registry: &Registry, kind: &str) -> Result<(), Failure> {

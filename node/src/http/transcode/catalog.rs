@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use prost_reflect::{
     Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
-    ServiceDescriptor,
+    ServiceDescriptor, prost_types::EnumValueDescriptorProto,
 };
 use serde_json::{Map, Value, json};
 
@@ -100,20 +100,10 @@ impl Known {
 
     fn add_enum(&mut self, of: &EnumDescriptor) {
         if self.seen.insert(of.full_name().to_owned()) {
-            let values: Vec<&str> = of.descriptor_values();
+            let descriptor = of.enum_descriptor_proto();
+            let values: Vec<&str> = descriptor.value.iter().map(EnumValueDescriptorProto::name).collect();
             self.enums.insert(of.full_name().to_owned(), json!(values));
         }
-    }
-}
-
-trait Values {
-    fn descriptor_values(&self) -> Vec<&str>;
-}
-
-impl Values for EnumDescriptor {
-    fn descriptor_values(&self) -> Vec<&str> {
-        let descriptor = self.enum_descriptor_proto();
-        descriptor.value.iter().map(|value| value.name()).collect()
     }
 }
 

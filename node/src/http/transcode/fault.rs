@@ -48,14 +48,14 @@ impl Refused {
         self.json
     }
 
-    pub(super) fn answer(self) -> Box<Response> {
+    pub(super) fn answer(self) -> Response {
         let mut response = (http_status(self.code), Json(self.json)).into_response();
         if let Some(seconds) = self.retry_after_s {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        Box::new(response)
+        response
     }
 }
 

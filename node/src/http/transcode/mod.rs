@@ -70,7 +70,7 @@ pub(super) fn router(services: Routes, access: Access) -> Router {
         .route("/", get(tell_catalog))
         .route("/{service}/{method}", post(call).get(listen))
         .fallback(|| async {
-            *refusal(
+            refusal(
                 StatusCode::NOT_FOUND,
                 "POST /api/SERVICE/METHOD calls; GET /api tells what there is",
             )
@@ -138,20 +138,22 @@ impl Api {
             return Err(refusal(
                 StatusCode::FORBIDDEN,
                 &format!("{service}/{method} changes something: that takes the operator's token"),
-            ));
+            )
+            .into());
         }
         if descriptor.is_client_streaming() {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,
                 &format!("{service}/{method} takes a stream of requests: that takes gRPC"),
-            ));
+            )
+            .into());
         }
         let message = read(&descriptor, body).map_err(|reason| refusal(StatusCode::BAD_REQUEST, &reason))?;
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = MetadataMap::from_headers(passed_on(headers));
         self.send(&descriptor, request)
             .await
-            .map_err(|status| Refused::of(&status).answer())
+            .map_err(|status| Refused::of(&status).answer().into())
     }
 
     async fn send(&self, method: &MethodDescriptor, request: tonic::Request<DynamicMessage>) -> Result<Answer, Status> {
@@ -184,7 +186,10 @@ fn is_read(method: &MethodDescriptor) -> bool {
     use prost_reflect::prost_types::method_options::IdempotencyLevel;
 
     let descriptor = method.method_descriptor_proto();
-    let level = descriptor.options.as_ref().map(|options| options.idempotency_level());
+    let level = descriptor
+        .options
+        .as_ref()
+        .map(prost_reflect::prost_types::MethodOptions::idempotency_level);
     level == Some(IdempotencyLevel::NoSideEffects)
 }
 

@@ -1,4 +1,4 @@
-//! Faults that a node is told to have, for trials. Refused where the node's configuration does not allow it.
+//! Faults of a node itself, between the wire and the engine.
 
 use std::time::Duration;
 
@@ -7,89 +7,27 @@ use cluster::{
     faults::{Direction, FAULTS_MAX, Fault, Faults},
 };
 use proto::chaos::v1 as pb;
-use tonic::{Response, Status};
 
-use super::{request::Edge, status};
+use super::super::status;
 
-/// The chaos service.
-#[derive(Clone)]
-pub(crate) struct Chaos {
-    edge: Edge,
-}
-
-#[tonic::async_trait]
-impl pb::chaos_server::Chaos for Chaos {
-    async fn set_faults(
-        &self,
-        request: tonic::Request<pb::SetFaultsRequest>,
-    ) -> Result<Response<pb::SetFaultsResponse>, Status> {
-        let (call, request) = self.edge.receive("Chaos/SetFaults", request)?;
-        call.answer(self.set(&request))
+/// Sets all of the faults that are asked for, or none.
+pub(super) fn set(faults: &Faults, request: &pb::SetFaultsRequest) -> Result<pb::SetFaultsResponse, status::Fault> {
+    if request.faults.is_empty() || request.faults.len() > FAULTS_MAX {
+        let reason = format!("has {} faults; it takes from 1 to {FAULTS_MAX}", request.faults.len());
+        return Err(status::Fault::invalid("faults", reason));
     }
-
-    async fn clear_faults(
-        &self,
-        request: tonic::Request<pb::ClearFaultsRequest>,
-    ) -> Result<Response<pb::ClearFaultsResponse>, Status> {
-        let (call, _) = self.edge.receive("Chaos/ClearFaults", request)?;
-        call.answer(self.allowed().map(|faults| pb::ClearFaultsResponse {
-            cleared: u32::try_from(faults.clear()).unwrap_or(u32::MAX),
-        }))
-    }
-
-    async fn list_faults(
-        &self,
-        request: tonic::Request<pb::ListFaultsRequest>,
-    ) -> Result<Response<pb::ListFaultsResponse>, Status> {
-        let (call, _) = self.edge.receive("Chaos/ListFaults", request)?;
-        call.answer(self.allowed().map(|faults| {
-            pb::ListFaultsResponse {
-                faults: (faults.standing().iter())
-                    .map(|(fault, left)| pb::StandingFault {
-                        fault: Some(shown(fault)),
-                        left_ms: millis(*left),
-                    })
-                    .collect(),
-            }
-        }))
-    }
-}
-
-impl Chaos {
-    /// The service at this edge.
-    pub(crate) fn new(edge: Edge) -> Self {
-        Self { edge }
-    }
-
-    fn allowed(&self) -> Result<&Faults, status::Fault> {
-        self.edge.cluster.faults().ok_or_else(|| status::Fault::Refused {
-            reason: "CHAOS_NOT_ALLOWED".into(),
-            subject: "node".to_owned(),
-            message: "this node takes no faults; set `chaos = true` under `[cluster]` in its config file, as `playhouse up` does, \
-                      and start it again"
-                .to_owned(),
-        })
-    }
-
-    fn set(&self, request: &pb::SetFaultsRequest) -> Result<pb::SetFaultsResponse, status::Fault> {
-        let faults = self.allowed()?;
-        if request.faults.is_empty() || request.faults.len() > FAULTS_MAX {
-            let reason = format!("has {} faults; it takes from 1 to {FAULTS_MAX}", request.faults.len());
-            return Err(status::Fault::invalid("faults", reason));
+    let lasts = Duration::from_millis(request.lasts_ms);
+    // On a trial list first, so that it is all of them or none.
+    let wanted = request.faults.iter().enumerate();
+    let wanted: Vec<Fault> = wanted.map(|(at, fault)| read(at, fault)).collect::<Result<_, _>>()?;
+    let trial = Faults::default();
+    for to in [&trial, faults] {
+        for fault in &wanted {
+            to.set(fault.clone(), lasts)
+                .map_err(|(field, reason)| status::Fault::invalid(field, reason))?;
         }
-        let lasts = Duration::from_millis(request.lasts_ms);
-        // On a trial list first, so that it is all of them or none.
-        let wanted = request.faults.iter().enumerate();
-        let wanted: Vec<Fault> = wanted.map(|(at, fault)| read(at, fault)).collect::<Result<_, _>>()?;
-        let trial = Faults::default();
-        for to in [&trial, faults] {
-            for fault in &wanted {
-                to.set(fault.clone(), lasts)
-                    .map_err(|(field, reason)| status::Fault::invalid(field, reason))?;
-            }
-        }
-        Ok(pb::SetFaultsResponse {})
     }
+    Ok(pb::SetFaultsResponse {})
 }
 
 /// A fault of the wire as the engine knows it.
@@ -128,7 +66,7 @@ fn read(at: usize, fault: &pb::Fault) -> Result<Fault, status::Fault> {
     })
 }
 
-fn shown(fault: &Fault) -> pb::Fault {
+pub(super) fn shown(fault: &Fault) -> pb::Fault {
     use pb::fault::Kind;
 
     let kind = match fault {
@@ -159,7 +97,7 @@ fn shown(fault: &Fault) -> pb::Fault {
     pb::Fault { kind: Some(kind) }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

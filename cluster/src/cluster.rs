@@ -167,11 +167,6 @@ impl Cluster {
         )
     }
 
-    /// This node.
-    pub fn node(&self) -> NodeId {
-        self.engine.node()
-    }
-
     /// All nodes of the cluster with where they listen, as this node knows them now.
     pub fn members(&self) -> Vec<(NodeId, SocketAddr)> {
         let map = self.engine.map();

@@ -35,7 +35,7 @@ pub(crate) struct Target {
 impl Target {
     /// A client with the patience of a person.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        self.connect_for(COMMAND_PATIENCE).await
+        self.connect_for(COMMAND_PATIENCE).await.map(Client::traced)
     }
 
     /// A client that knows all nodes of the cluster, also those that are down now.

@@ -53,6 +53,21 @@ impl Collector {
         Self::from(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
+    /// The one that listens at this address, over gRPC. Must be called inside of a tokio runtime.
+    pub(crate) fn at(address: &str) -> Result<Self, CollectorError> {
+        let endpoint = format!("http://{address}");
+        let wrong = |error: tonic::transport::Error| CollectorError {
+            variable: "the address".to_owned(),
+            reason: format!("is {address:?}: {error}"),
+        };
+        let endpoint = Endpoint::from_shared(endpoint).map_err(wrong)?;
+        Ok(Self {
+            way: Way::Grpc(endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy()),
+            headers: Vec::new(),
+            timeout: TIMEOUT,
+        })
+    }
+
     fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, CollectorError> {
         let wrong = |name: &str, reason: String| CollectorError {
             variable: name.to_owned(),

@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use actors::payment::provider::SERVICE;
-use axum::Router;
 use cluster::{Cluster, Services, StartError, supervision::Guard};
 use miette::Diagnostic;
 use tokio::{net::TcpListener, sync::watch};
@@ -118,7 +117,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
             config,
             services: for_clients.clone(),
             ready: is_ready,
-            open: Router::new(),
+            open: api::traces::http(edge.clone()),
         };
         tokio::spawn(http::serve(listener, parts))
     });

@@ -102,6 +102,8 @@ const LIBRARIES: &[Library] = &[
         places: &[
             "node/src/provider",
             "node/src/api/decode.rs",
+            "node/src/api/traces.rs",
+            "node/src/telemetry/logs/context.rs",
             "node/src/api/mod.rs",
             "node/src/app.rs",
             "node/src/console/mod.rs",
@@ -110,12 +112,18 @@ const LIBRARIES: &[Library] = &[
         ],
     },
     Library {
-        name: "opentelemetry",
-        places: &["node/src/telemetry/bridge.rs", "node/tests"],
+        name: "opentelemetry_proto",
+        places: &[
+            "node/src/telemetry/traces",
+            "node/src/api/mod.rs",
+            "node/src/api/traces.rs",
+            "node/src/cli/client/trace.rs",
+            "tests",
+        ],
     },
     Library {
-        name: "opentelemetry_otlp",
-        places: &["node/src/telemetry/bridge.rs"],
+        name: "tracing_subscriber",
+        places: &["node/src/telemetry/logs"],
     },
     Library {
         name: "comfy_table",

@@ -343,7 +343,12 @@ async fn follow_all(edge: Edge, filter: pb::LogFilter, last: u32, sender: mpsc::
                     let key = (entry.at_unix_ns, entry.node, entry.number);
                     waiting.insert(key, (Instant::now() + SETTLE, said));
                 }
-                Some(Said::Notice(_)) => if sender.send(said).await.is_err() { return },
+                Some(Said::Notice(_)) => {
+                    let sent = sender.send(said).await;
+                    if sent.is_err() {
+                        return;
+                    }
+                }
                 None => {}
             },
             () = sleep_until(next) => {}

@@ -11,7 +11,7 @@ use tonic::{
 
 /// How long a member may take to be reached, and to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-pub(super) const ANSWER_MAX: Duration = Duration::from_millis(2_000);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What each member has said, and the members that have not.
 pub(super) struct Said<T> {

@@ -56,8 +56,6 @@ use crate::telemetry::logs::context;
 use decode::MESSAGE_BYTES_MAX;
 use request::Edge;
 
-/// The largest message with spans.
-const SPANS_BYTES_MAX: usize = 16 << 20;
 /// What nodes say to each other is no business of clients, and is not reflected.
 const HIDDEN_CONTRACT: &str = "cluster/v1/peer.proto";
 
@@ -104,7 +102,8 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(TracesServer::new(traces::Traces::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(LogsServer::new(logs::Logs::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
-            TraceServiceServer::new(traces::Receiver::new(edge.clone())).max_decoding_message_size(SPANS_BYTES_MAX),
+            TraceServiceServer::new(traces::Receiver::new(edge.clone()))
+                .max_decoding_message_size(traces::SPANS_BYTES_MAX),
         )
         .add_service(reflection)
         .add_service(health_service);

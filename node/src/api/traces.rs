@@ -3,11 +3,19 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    routing::post,
+};
 use cluster::config::NodeId;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
     trace_service_server::TraceService,
 };
+use prost::Message as _;
 use proto::telemetry::v1::{self as pb, traces_client::TracesClient};
 use tonic::{Request, Response, Status};
 
@@ -27,6 +35,8 @@ const GRAPH_DEFAULT: u32 = 500;
 const GRAPH_MAX: u32 = 2_000;
 /// Of how long ago they are.
 const GRAPH_MINUTES: u64 = 15;
+/// The largest message with spans.
+pub(crate) const SPANS_BYTES_MAX: usize = 16 << 20;
 /// A whole trace in one message.
 pub(super) const TRACE_BYTES_MAX: usize = 64 << 20;
 /// Log lines of one trace.
@@ -507,6 +517,35 @@ impl Receiver {
             ));
         }
         Ok(ExportTraceServiceResponse::default())
+    }
+}
+
+/// The same door over HTTP, `POST /v1/traces` with protobuf.
+pub(crate) fn http(edge: Edge) -> Router {
+    Router::new()
+        .route("/v1/traces", post(take_http))
+        .layer(DefaultBodyLimit::max(SPANS_BYTES_MAX))
+        .with_state(Receiver::new(edge))
+}
+
+async fn take_http(receiver: State<Receiver>, headers: HeaderMap, body: Bytes) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let protobuf = HeaderValue::from_static("application/x-protobuf");
+    let refused = |code, text: String| (code, HeaderMap::new(), text.into_bytes());
+    if headers.get(header::CONTENT_TYPE) != Some(&protobuf) {
+        let reason = "send application/x-protobuf; JSON is not taken here".to_owned();
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
+    }
+    let spans = match ExportTraceServiceRequest::decode(body) {
+        Ok(spans) => spans,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, format!("these are no spans: {error}")),
+    };
+    match receiver.take(spans, false).await {
+        Ok(taken) => (
+            StatusCode::OK,
+            HeaderMap::from_iter([(header::CONTENT_TYPE, protobuf)]),
+            taken.encode_to_vec(),
+        ),
+        Err(status) => refused(StatusCode::TOO_MANY_REQUESTS, status.message().to_owned()),
     }
 }
 

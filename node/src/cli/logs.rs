@@ -257,11 +257,10 @@ impl Shown {
             return;
         }
         let colour = match (self.is_coloured, entry.level.as_str()) {
-            (false, _) => "",
             (true, "error") => RED,
             (true, "warn") => YELLOW,
             (true, "debug" | "trace") => FAINT,
-            (true, _) => "",
+            _ => "",
         };
         let plain = if colour.is_empty() { "" } else { PLAIN };
         print_text(&format!("{colour}node {} {}{plain}", entry.node, line::human(entry)));

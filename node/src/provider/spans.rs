@@ -48,7 +48,7 @@ impl Spans {
                     batch.push(span);
                 }
                 let spans = batch.drain(..).map(otlp::span).collect();
-                let request = otlp::request(SERVICE, &std::process::id().to_string(), spans);
+                let request = otlp::request(SERVICE, &otlp::process(), spans);
                 for place in &places {
                     if place.export(&request).await.is_ok() {
                         break;

@@ -122,7 +122,7 @@ pub(crate) async fn hand_over(failure: Option<String>) {
         let mut spans = std::mem::take(&mut command.spans);
         spans.push(root.finish(failure));
         let spans = spans.into_iter().map(otlp::span).collect();
-        (otlp::request(SERVICE, &std::process::id().to_string(), spans), channel)
+        (otlp::request(SERVICE, &otlp::process(), spans), channel)
     };
     // Nothing rests on it.
     let mut client = TraceServiceClient::new(channel);

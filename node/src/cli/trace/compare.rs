@@ -1,6 +1,6 @@
 //! `playhouse trace compare`.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::Args;
 use proto::telemetry::v1::{CompareTracesRequest, SpanTotals};
@@ -58,14 +58,15 @@ impl Compare {
         let took = |start: u64, end: u64| duration(end.saturating_sub(start));
         let mut text = String::new();
         for (which, trace) in [("before", &before), ("after ", &after)] {
-            text.push_str(&format!(
-                "{which}  {}  {}  took {}  {} spans  {} errors\n",
+            let _ = writeln!(
+                text,
+                "{which}  {}  {}  took {}  {} spans  {} errors",
                 trace.trace_id,
                 trace.root,
                 took(trace.start_unix_ns, trace.end_unix_ns),
                 trace.spans,
                 trace.errors
-            ));
+            );
         }
         let mut rows = table(&["span", ">count", ">own time before", ">after", ">difference"]);
         for name in &told.names {

@@ -142,13 +142,13 @@ impl Purge {
                 self.entity, purged.traces
             ));
         }
-        match purged.unavailable_nodes.is_empty() {
-            true => Ok(ExitCode::SUCCESS),
-            false => Err(Failure::no(format!(
-                "these nodes did not answer and may hold some still: {}",
-                numbers(&purged.unavailable_nodes)
-            ))),
+        if purged.unavailable_nodes.is_empty() {
+            return Ok(ExitCode::SUCCESS);
         }
+        Err(Failure::no(format!(
+            "these nodes did not answer and may hold some still: {}",
+            numbers(&purged.unavailable_nodes)
+        )))
     }
 }
 

@@ -43,7 +43,7 @@ const BATCH_LEN_MAX: usize = 512;
 const BATCH_DELAY: Duration = Duration::from_millis(100);
 /// How long a member may take to be reached, and to take spans.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-const MEMBER_TIMEOUT: Duration = Duration::from_millis(1_000);
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
 /// A member that did not take spans is not asked for so long.
 const MEMBER_REST: Duration = Duration::from_secs(1);
 /// Batches that may wait for the collector.
@@ -173,10 +173,10 @@ impl Task {
     pub(crate) async fn run(mut self, cluster: Cluster, store: Arc<TraceStore>) {
         let exporter = Arc::clone(&self.exporter);
         let (batches, queue) = mpsc::channel(COLLECTOR_BATCHES_MAX);
-        let collecting = match self.collector.take() {
-            Some(collector) => Some((batches, tokio::spawn(collect(Arc::clone(&exporter), collector, queue)))),
-            None => None,
-        };
+        let collecting = self
+            .collector
+            .take()
+            .map(|collector| (batches, tokio::spawn(collect(Arc::clone(&exporter), collector, queue))));
         let members = Arc::new(Members::new(cluster, store));
         let mut is_stopping = false;
         while !is_stopping {

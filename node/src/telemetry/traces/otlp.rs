@@ -59,6 +59,11 @@ pub(crate) fn instance(node: NodeId) -> String {
     node.to_string()
 }
 
+/// The name of this process, which is no node.
+pub(crate) fn process() -> String {
+    format!("pid-{}", std::process::id())
+}
+
 /// A record as OTLP has it.
 pub(crate) fn span(record: SpanRecord) -> Span {
     Span {

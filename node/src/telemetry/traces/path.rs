@@ -58,11 +58,6 @@ impl<'a> Tree<'a> {
         order
     }
 
-    /// What a span has caused directly.
-    pub(crate) fn children(&self, place: usize) -> &[usize] {
-        &self.children[place]
-    }
-
     /// The critical path, by time.
     pub(crate) fn critical_path(&self) -> Vec<pb::PathPart> {
         let mut parts = Vec::new();

@@ -347,7 +347,7 @@ async fn a_dead_collector_costs_a_counter_and_logs_are_followed_through_a_kill()
     let set = cluster.run("logs level info,node=debug --json").await.ok().json();
     assert_eq!(set["nodes"].as_array().map(Vec::len), Some(3), "{set}");
     assert_eq!(set["nodes"][0]["before"], "info");
-    assert_eq!(cluster.run("logs level loud").await.code, 1);
+    assert_eq!(cluster.run("logs level loud").await.code, 2);
     let failed = cluster.run("order show nowhere").await;
     assert_eq!(failed.code, 1);
     let told = cluster

@@ -66,7 +66,7 @@ const LIBRARIES: &[Library] = &[
             "node/src/cli",
             "node/src/local",
             "node/src/http",
-            "node/src/telemetry/bridge.rs",
+            "node/src/telemetry/traces",
             "tests",
             "examples",
         ],
@@ -91,6 +91,7 @@ const LIBRARIES: &[Library] = &[
         name: "reqwest",
         places: &[
             "node/src/effects",
+            "node/src/telemetry/traces/collector.rs",
             "node/src/provider",
             "node/src/app.rs",
             "node/src/http/link.rs",

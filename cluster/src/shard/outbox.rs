@@ -222,7 +222,8 @@ async fn carry(
     let outcome = match once {
         Ok(outcome) => outcome,
         Err((after, reason)) => {
-            tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
+            let trace_id = row.trace.trace_hex();
+            tracing::debug!(effect = %id, entity = %id.entity, trace_id, attempt, reason, "an effect is repeated");
             let after = after.map_or_else(|| backoff(attempt), |after| after.min(SERVICE_DELAY_MAX));
             return Attempt::Later(id, jittered(after), reason);
         }

@@ -79,13 +79,17 @@ impl CallSpan {
         let took = self.begun.elapsed();
         if let Some((code, reason)) = &failure {
             let (call, ms) = (self.name, took.as_millis() as u64);
-            if matches!(code, Code::Internal | Code::DataLoss | Code::Unknown) {
+            if matches!(code, Code::Cancelled) {
+                tracing::trace!(call, ms, "a call was given up by its caller");
+            } else if matches!(code, Code::Internal | Code::DataLoss | Code::Unknown) {
                 tracing::warn!(call, %code, reason, ms, "a call failed");
             } else {
                 tracing::debug!(call, %code, reason, ms, "a call failed");
             }
         }
-        let is_late = !self.own.sampled && (failure.is_some() || self.telemetry.is_slow(took));
+        // Who gives up has its reasons, and often an answer from elsewhere.
+        let has_failed = failure.as_ref().is_some_and(|(code, _)| *code != Code::Cancelled);
+        let is_late = !self.own.sampled && (has_failed || self.telemetry.is_slow(took));
         if !self.own.sampled && !is_late {
             return;
         }

@@ -21,7 +21,7 @@ use super::{
     failure::Failure,
     output::{print_json, print_text, render, table},
 };
-use crate::telemetry::logs::line;
+use crate::telemetry::logs::{self, line};
 
 /// Between two attempts to go on after the node that told was lost.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -115,6 +115,7 @@ impl Logs {
 
 impl Level {
     async fn run(self) -> Result<ExitCode, Failure> {
+        logs::check(&self.directives).map_err(|reason| Failure::usage(format!("LEVELS {reason}")))?;
         let client = self.target.connect().await?;
         let request = SetLevelRequest {
             directives: self.directives,

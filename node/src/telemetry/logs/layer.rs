@@ -79,6 +79,9 @@ impl Fields {
             "trace_id" => entry.trace_id = value,
             "entity" => entry.entity = value,
             "request_id" => entry.request_id = value,
+            // Lines of libraries that write to the older facade bring their place like this.
+            "log.target" => entry.target = value,
+            name if name.starts_with("log.") => {}
             name => drop(entry.fields.insert(name.trim_start_matches("r#").to_owned(), value)),
         }
     }

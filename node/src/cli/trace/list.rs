@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn durations_are_read_with_their_unit() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         for wrong in ["", "5", "ms", "5h", "-1s", "1.5s"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }

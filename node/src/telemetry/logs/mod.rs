@@ -134,7 +134,7 @@ mod tests {
             ("info,cluster=loud", "\"loud\""),
             ("info,", "\"\""),
         ] {
-            let reason = filter_of(bad).err().expect(bad);
+            let reason = filter_of(bad).expect_err(bad);
             assert!(reason.contains(said), "{reason}");
         }
     }

@@ -1,5 +1,6 @@
 //! Whether this node is well enough to lead. A node that answers pings but whose disk or scheduler is stuck is worse than a
-//! dead one: nobody takes over. So it watches itself, and gives its leaderships away while it is unwell.
+//! dead one: nobody takes over. So it watches itself, and gives its leaderships away while it is unwell. One that has found
+//! its own state damaged cannot serve what is damaged, nor make a snapshot of it for a replica that needs one: others can.
 
 use std::{sync::Arc, time::Duration};
 
@@ -68,7 +69,10 @@ impl Health {
 impl Engine {
     /// Why this node should lead nothing now, if so.
     pub(crate) fn unwell(&self) -> Option<String> {
-        self.unwell.lock().clone()
+        let damage = self.mailbox.damage();
+        damage
+            .map(|what| format!("its folder is damaged: {what}; stop it, delete the folder and start it again"))
+            .or_else(|| self.unwell.lock().clone())
     }
 
     /// Watches this node for as long as it runs.

@@ -202,6 +202,9 @@ impl Checkpointer {
             },
             Err(error) => {
                 tracing::warn!(shard, %error, "no snapshot could be made for a replica that needs one");
+                if error.is_damage() {
+                    self.parts.mailbox.found_damage(&error);
+                }
                 Input::SnapshotGone { group: shard }
             }
         });

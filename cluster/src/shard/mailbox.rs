@@ -77,6 +77,7 @@ pub(crate) struct Mailbox {
     peers_bytes: AtomicUsize,
     taken: Notify,
     timings: Timings,
+    damage: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -98,6 +99,16 @@ impl Mailbox {
 
     pub(crate) fn input(&self, input: Input) {
         self.send(Event::Input(input));
+    }
+
+    /// A value of this node's state is not what was written: from now on others lead, as far as they can.
+    pub(crate) fn found_damage(&self, what: &impl ToString) {
+        self.damage.lock().get_or_insert_with(|| what.to_string());
+    }
+
+    /// What is damaged of this node's state, as far as it was read since the node started.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
     }
 
     /// Waits until the driver can take more from peers.

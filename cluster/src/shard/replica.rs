@@ -495,7 +495,10 @@ impl Replica {
         let loading = replica.state().begin_load(&key);
         let is_in_memory = loading.is_in_memory();
         let finish = move || {
-            let loaded = loading.finish().map_err(|error| error.to_string())?;
+            let loaded = loading.finish().map_err(|error| {
+                replica.note_damage(&error);
+                error.to_string()
+            })?;
             let live = replica.revive(&key, &loaded);
             Ok((loaded, live))
         };
@@ -516,7 +519,15 @@ impl Replica {
     /// What is needed to bring an entity to life.
     pub(crate) fn load(&self, key: &EntityKey) -> Result<LoadedEntity, StoreError> {
         let loading = self.state.lock().begin_load(key);
-        loading.finish()
+        loading.finish().inspect_err(|error| self.note_damage(error))
+    }
+
+    /// If it is damage: others should lead.
+    fn note_damage(&self, error: &StoreError) {
+        if error.is_damage() {
+            tracing::error!(shard = self.shard, %error, "this node's state is damaged");
+            self.mailbox().found_damage(error);
+        }
     }
 
     /// The record that answered a request.

@@ -43,37 +43,34 @@ fn remove_but(folder: &Path, shard: u32, keep: Option<&Path>) -> std::io::Result
 }
 
 /// Writes a shard's rows, as the last checkpoint left them. Must be called by the thread that makes the checkpoints.
-pub(crate) fn write(store: &dyn StateStore, folder: &Path, shard: u32) -> Result<Meta, String> {
-    let meta = store.get(keys::META).map_err(|error| error.to_string())?;
-    let meta: Meta =
-        keys::decode(keys::META, &meta.ok_or("the shard has no checkpoint yet")?).map_err(|error| error.to_string())?;
+pub(crate) fn write(store: &dyn StateStore, folder: &Path, shard: u32) -> Result<Meta, StoreError> {
+    let failed = |error: std::io::Error| StoreError::Failed(error.to_string());
+    let meta = store.get(keys::META)?;
+    let meta = meta.ok_or_else(|| StoreError::Failed("the shard has no checkpoint yet".to_owned()))?;
+    let meta: Meta = keys::decode(keys::META, &meta)?;
     let target = path(folder, shard, meta.applied.0);
     let next = target.with_extension("next");
-    let write = || -> Result<(), Box<dyn std::error::Error>> {
-        fs::create_dir_all(folder)?;
-        let mut file = BufWriter::new(File::create(&next)?);
-        let mut chunk = pb::SnapshotChunk::default();
-        let mut bytes = 0;
-        store.scan(&[], &[], &mut |key, value| {
-            bytes += key.len() + value.len();
-            chunk.pairs.push(pb::SnapshotPair {
-                key: bytes::Bytes::copy_from_slice(key),
-                value,
-            });
-            if bytes >= CHUNK_BYTES {
-                bytes = 0;
-                write_chunk(&mut file, &std::mem::take(&mut chunk)).map_err(|e| StoreError::Failed(e.to_string()))?;
-            }
-            Ok(true)
-        })?;
-        chunk.last = true;
-        write_chunk(&mut file, &chunk)?;
-        file.flush()?;
-        fs::rename(&next, &target)?;
-        remove_but(folder, shard, Some(&target))?;
-        Ok(())
-    };
-    write().map_err(|error| error.to_string())?;
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = BufWriter::new(File::create(&next).map_err(failed)?);
+    let mut chunk = pb::SnapshotChunk::default();
+    let mut bytes = 0;
+    store.scan(&[], &[], &mut |key, value| {
+        bytes += key.len() + value.len();
+        chunk.pairs.push(pb::SnapshotPair {
+            key: bytes::Bytes::copy_from_slice(key),
+            value,
+        });
+        if bytes >= CHUNK_BYTES {
+            bytes = 0;
+            write_chunk(&mut file, &std::mem::take(&mut chunk)).map_err(failed)?;
+        }
+        Ok(true)
+    })?;
+    chunk.last = true;
+    write_chunk(&mut file, &chunk).map_err(failed)?;
+    file.flush().map_err(failed)?;
+    fs::rename(&next, &target).map_err(failed)?;
+    remove_but(folder, shard, Some(&target)).map_err(failed)?;
     Ok(meta)
 }
 

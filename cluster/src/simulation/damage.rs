@@ -18,8 +18,8 @@ const DAMAGED_SNAPSHOT_TICKS: u64 = 40;
 pub(super) struct Damage {
     /// A bit of the state or of the log has flipped.
     pub(super) is_there: bool,
-    /// The node has said so.
-    is_found: bool,
+    /// The node has said so; it leads nothing then, as far as others can.
+    pub(super) is_found: bool,
     /// The log's entry in which it did: group, index, and the sum of what was written.
     log: Option<(u32, u64, u32)>,
 }
@@ -27,21 +27,25 @@ pub(super) struct Damage {
 impl World {
     /// Flips a bit somewhere on a node's device, unless another disk is in need already.
     pub(super) fn flip_a_bit(&mut self, node: NodeId) {
+        let rng = self.weather_rng();
+        let (place, group, row, bit) = (rng.below(3), rng.next(), rng.next(), rng.next());
+        if place == 2 {
+            // It is a copy, and can be made anew.
+            return self.flip_in_snapshot(node, row, bit);
+        }
         if !self.can_lose_disk() {
             return;
         }
-        let rng = self.weather_rng();
-        let (place, group, row, bit) = (rng.below(3), rng.next(), rng.next(), rng.next());
         let disk = &mut self.node(node).disk;
         let held: Vec<u32> = disk.held.keys().copied().collect();
         if held.is_empty() {
             return;
         }
         let group = held[group as usize % held.len()];
-        match place {
-            0 => self.flip_in_state(node, group, row, bit),
-            1 => self.flip_in_log(node, group, row, bit),
-            _ => self.flip_in_snapshot(node, row, bit),
+        if place == 0 {
+            self.flip_in_state(node, group, row, bit);
+        } else {
+            self.flip_in_log(node, group, row, bit);
         }
     }
 

@@ -106,13 +106,15 @@ impl Disk {
         self.slow = (0, 0);
     }
 
+    /// Where a store stands on the device.
+    pub(super) fn synced_meta(&self, group: u32, generation: u64) -> Option<Meta> {
+        let store = self.stores.get(&(group, generation))?;
+        keys::decode(keys::META, &store.synced_row(keys::META)?).ok()
+    }
+
     /// The position up to which a store's state is on the device.
     pub(super) fn synced_position(&self, group: u32, generation: u64) -> u64 {
-        self.stores
-            .get(&(group, generation))
-            .and_then(|store| store.synced_row(keys::META))
-            .and_then(|bytes| keys::decode::<Meta>(keys::META, &bytes).ok())
-            .map_or(0, |meta| meta.applied.0)
+        self.synced_meta(group, generation).map_or(0, |meta| meta.applied.0)
     }
 }
 

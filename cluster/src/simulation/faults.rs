@@ -284,10 +284,15 @@ impl World {
                 .all(|group| self.home_of(group).into_iter().all(|node| self.is_whole(node, group)))
     }
 
-    /// Whether a replica is there and has seen the end of all changes of members.
+    /// Whether a replica is there and has seen the end of all changes of members, for good: one that restarts, and has forgotten that
+    /// a change was committed, may need the vote of a member that is gone.
     pub(super) fn is_whole(&self, node: NodeId, group: u32) -> bool {
         let replica = self.nodes[&node].run.as_ref().and_then(|run| run.replicas.get(&group));
-        replica.is_some_and(|replica| self.has_all_members(group, &replica.shard.meta().members))
+        replica.is_some_and(|replica| {
+            let durable = self.nodes[&node].disk.synced_meta(group, replica.generation);
+            self.has_all_members(group, &replica.shard.meta().members)
+                && durable.is_some_and(|meta| self.has_all_members(group, &meta.members))
+        })
     }
 
     /// The faults end: links heal, nodes that are down start.

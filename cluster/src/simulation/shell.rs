@@ -309,11 +309,12 @@ impl World {
             return;
         }
         let view = View {
-            is_unwell: false,
+            is_unwell: self.nodes[&node].disk.damage.is_found,
             can_lead: self
                 .nodes
                 .values()
                 .filter(|other| other.run.is_some() && self.network.connects(self.now, node, other.id))
+                .filter(|other| !other.disk.damage.is_found)
                 .map(|other| other.id)
                 .collect(),
             reads_less: std::collections::BTreeSet::new(),

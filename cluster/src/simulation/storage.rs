@@ -78,8 +78,13 @@ impl World {
         let groups: Vec<u32> = if let Some(group) = snapshot {
             vec![group]
         } else {
-            let held: Vec<u32> = self.node(node).running().replicas.keys().copied().collect();
-            held.into_iter().filter(|_| self.rng.chance(500)).collect()
+            let held = self.nodes[&node].run.iter().flat_map(|run| &run.replicas);
+            // As the checkpointer does it: members must not be forgotten by a restart.
+            let held: Vec<(u32, bool)> = held
+                .map(|(group, replica)| (*group, replica.shard.is_membership_dirty()))
+                .collect();
+            let due = |(group, is_due): (u32, bool)| (self.rng.chance(500) || is_due).then_some(group);
+            held.into_iter().filter_map(due).collect()
         };
         let run = self.node(node).running();
         let mut parts = Vec::new();

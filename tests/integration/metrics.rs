@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use harness::TestCluster;
-use proto::telemetry::v1::{
-    ObjectivesRequest, SeriesRequest, SeriesResponse, metrics_client::MetricsClient,
-};
+use proto::telemetry::v1::{ObjectivesRequest, SeriesRequest, SeriesResponse, metrics_client::MetricsClient};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
@@ -34,7 +32,9 @@ async fn sum(cluster: &TestCluster, metric: &str) -> f64 {
     let mut sum = 0.0;
     for node in cluster.node_ids() {
         let text = scraped(cluster, node).await;
-        let lines = text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
         sum += lines.map(|value| value.parse::<f64>().expect("a number")).sum::<f64>();
     }
     sum
@@ -54,8 +54,13 @@ async fn becomes(cluster: &TestCluster, metric: &str, wanted: f64) {
 
 /// All that a series adds up to, and what is known of it.
 fn total(told: &SeriesResponse, name: &str, node: u32) -> f64 {
-    let series = told.series.iter().find(|series| series.name == name && series.node == node);
-    let values = &series.unwrap_or_else(|| panic!("no series {name} of node {node}")).values;
+    let series = told
+        .series
+        .iter()
+        .find(|series| series.name == name && series.node == node);
+    let values = &series
+        .unwrap_or_else(|| panic!("no series {name} of node {node}"))
+        .values;
     values.iter().filter(|value| !value.is_nan()).sum()
 }
 
@@ -64,7 +69,12 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
     let cluster = TestCluster::start(harness::program!(), 3).await;
     becomes(&cluster, "playhouse_shards_led", 16.0).await;
     let tea = format!("{ID}-tea");
-    drop(cluster.run(&format!("product put {tea} --name Tea --price 2.50")).await.ok());
+    drop(
+        cluster
+            .run(&format!("product put {tea} --name Tea --price 2.50"))
+            .await
+            .ok(),
+    );
     drop(cluster.run(&format!("stock receive {tea} 100")).await.ok());
     for order in 0..ORDERS {
         let line = format!("order place --customer {ID} --line {tea}:2 --id {ID}-{order} --request-id {ID}-{order}");
@@ -80,7 +90,10 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
         ("playhouse_orders_ended_total{outcome=\"cancelled\"}", 1.0),
         ("playhouse_orders_value_minor_total{currency=\"GBP\"}", 3000.0),
         ("playhouse_sagas_started_total{kind=\"checkout\"}", 6.0),
-        ("playhouse_saga_duration_seconds_count{kind=\"checkout\",outcome=\"completed\"}", 6.0),
+        (
+            "playhouse_saga_duration_seconds_count{kind=\"checkout\",outcome=\"completed\"}",
+            6.0,
+        ),
         ("playhouse_order_duration_seconds_count{outcome=\"confirmed\"}", 6.0),
         ("playhouse_payment_amount_count{currency=\"GBP\"}", 6.0),
         ("playhouse_stock_operations_total{operation=\"reserved\"}", 6.0),
@@ -93,7 +106,10 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
         becomes(&cluster, metric, wanted).await;
     }
     for node in cluster.node_ids() {
-        assert!(!scraped(&cluster, node).await.contains(ID), "an id is a label at node {node}");
+        assert!(
+            !scraped(&cluster, node).await.contains(ID),
+            "an id is a label at node {node}"
+        );
     }
 
     let mut first = client(&cluster, 1).await;
@@ -115,7 +131,11 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
     let refused = first.series(unknown).await.expect_err("there is no such series");
     assert!(refused.message().contains("orders_per_s"), "{}", refused.message());
 
-    let mut watched = first.watch(SeriesRequest::default()).await.expect("a stream").into_inner();
+    let mut watched = first
+        .watch(SeriesRequest::default())
+        .await
+        .expect("a stream")
+        .into_inner();
     let mut newest_ms = 0;
     for _ in 0..3 {
         let told = watched.message().await.expect("it goes on").expect("it goes on");
@@ -133,5 +153,8 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
     let told = first.series(request).await.expect("an answer").into_inner();
     let unanswered: Vec<u32> = told.unanswered.iter().map(|node| node.node).collect();
     assert_eq!(unanswered, [3]);
-    assert!(total(&told, "commands_per_s", 0) > 0.0, "the others are told of all the same");
+    assert!(
+        total(&told, "commands_per_s", 0) > 0.0,
+        "the others are told of all the same"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const CONTRACTS: [&str; 14] = [
+const CONTRACTS: [&str; 16] = [
     "common/v1/common.proto",
     "order/v1/order.proto",
     "catalog/v1/catalog.proto",
@@ -17,6 +17,8 @@ const CONTRACTS: [&str; 14] = [
     "projection/v1/projection.proto",
     "chaos/v1/chaos.proto",
     "telemetry/v1/metrics.proto",
+    "telemetry/v1/traces.proto",
+    "telemetry/v1/logs.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

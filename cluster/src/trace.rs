@@ -1,11 +1,11 @@
 //! W3C trace context: which request something belongs to, in the envelope, in the record and in the outbox; and finished
 //! spans, as they are handed to whoever exports them.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::unix_ns;
+use crate::{clock::unix_ns, journal::keys::fnv};
 
 /// The trace and the span that caused something. All zero where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -82,10 +82,39 @@ impl TraceContext {
         }
     }
 
+    /// The same trace with a span whose id follows from `name`. Whoever works on that again, here or on another node, makes
+    /// the same span: so what was caused by it finds its parent even if the first one could not tell of it any more.
+    #[must_use]
+    pub fn derived(&self, name: &str) -> Self {
+        let seed = fnv(&self.trace_id.to_be_bytes());
+        Self {
+            span_id: mixed(seed ^ fnv(name.as_bytes())),
+            ..*self
+        }
+    }
+
+    /// A trace of its own for something that this one caused long before; the same for the same `name`.
+    #[must_use]
+    pub fn caused(&self, name: &str) -> Self {
+        let first = self.derived(name).span_id;
+        Self {
+            trace_id: u128::from(first) << 64 | u128::from(mixed(first ^ self.span_id)),
+            ..*self
+        }
+        .derived(name)
+    }
+
     /// The trace id as 32 hexadecimal digits.
     pub fn trace_hex(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
+}
+
+/// Spreads a hash over all bits; never 0, which means that there is none.
+fn mixed(mut hash: u64) -> u64 {
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (hash ^ (hash >> 33)).max(1)
 }
 
 impl fmt::Display for TraceContext {
@@ -133,11 +162,27 @@ impl From<i64> for Attribute {
     }
 }
 
+/// On which side of a call a span stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpanKind {
+    /// On none: a part of a node's own work.
+    #[default]
+    Internal,
+    /// It serves a call that came from outside.
+    Server,
+    /// It calls somebody and waits for the answer.
+    Client,
+    /// It carries out what was intended before.
+    Producer,
+}
+
 /// A span that has ended. Its ids are those that travelled, so that parts of one trace from several nodes meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanRecord {
     /// What was done, for example `ask order`; few different ones.
     pub name: Cow<'static, str>,
+    /// On which side of a call it stands.
+    pub kind: SpanKind,
     /// The trace, and this span's own id in it.
     pub trace: TraceContext,
     /// The span that caused it; 0 where there is none.
@@ -157,10 +202,16 @@ pub struct SpanRecord {
 impl SpanRecord {
     /// A span that begins now, as a child of `parent`; it is sent to a sink once [`SpanRecord::finish`] has closed it.
     pub fn begin(name: impl Into<Cow<'static, str>>, parent: &TraceContext) -> Self {
+        Self::begin_as(name, parent.child(), parent)
+    }
+
+    /// The same with an id that is known already, for example a [`TraceContext::derived`] one.
+    pub fn begin_as(name: impl Into<Cow<'static, str>>, own: TraceContext, parent: &TraceContext) -> Self {
         let now = unix_ns();
         Self {
             name: name.into(),
-            trace: parent.child(),
+            kind: SpanKind::Internal,
+            trace: own,
             parent_span_id: parent.span_id,
             links: Vec::new(),
             start_unix_ns: now,
@@ -168,6 +219,19 @@ impl SpanRecord {
             attributes: Vec::new(),
             error: None,
         }
+    }
+
+    /// On this side of a call.
+    #[must_use]
+    pub fn of_kind(self, kind: SpanKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// It began so long before now.
+    #[must_use]
+    pub fn since(self, ago: Duration) -> Self {
+        let start_unix_ns = unix_ns().saturating_sub(ago.as_nanos() as u64);
+        Self { start_unix_ns, ..self }
     }
 
     /// Adds what is known.
@@ -191,6 +255,12 @@ impl SpanRecord {
 pub trait SpanSink: Send + Sync + 'static {
     /// Takes one.
     fn record(&self, span: SpanRecord);
+
+    /// Takes one of a trace that is not recorded, because of what became of it: it has failed. There may be many of these at
+    /// once, so a sink keeps only so many a second.
+    fn record_late(&self, span: SpanRecord) {
+        drop(span);
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +271,22 @@ mod tests {
     fn a_traceparent_reads_back() {
         let context = TraceContext::random(true);
         assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
+    }
+
+    #[test]
+    fn a_derived_span_is_the_same_for_the_same_work_and_another_for_any_other() {
+        let context = TraceContext::random(true);
+        let derived = context.derived("order/1#1.0");
+        assert_eq!(derived, context.child().derived("order/1#1.0"), "whoever caused it");
+        assert_ne!(derived, context.derived("order/1#1.1"));
+        assert_ne!(
+            derived.span_id,
+            TraceContext::random(true).derived("order/1#1.0").span_id
+        );
+        assert_eq!(derived.trace_id, context.trace_id);
+        let caused = context.caused("timer");
+        assert_eq!(caused, context.caused("timer"));
+        assert_ne!(caused.trace_id, context.trace_id);
     }
 
     #[test]

@@ -21,8 +21,8 @@ use crate::{
     signal,
     telemetry::{
         self, Telemetry,
-        bridge::BridgeError,
         metrics::{Metrics, ReaderError},
+        traces::collector::CollectorError,
     },
 };
 
@@ -51,7 +51,7 @@ pub(crate) enum RunError {
     #[diagnostic(help("another process may hold the port; stop it, or change the address in the config files"))]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
-    Telemetry(#[from] BridgeError),
+    Telemetry(#[from] CollectorError),
     #[error(transparent)]
     Metrics(#[from] ReaderError),
     #[error("the client of the payment provider cannot be made: {0}")]
@@ -65,7 +65,7 @@ pub(crate) enum RunError {
 /// Runs the node that a config file describes, until SIGINT or SIGTERM.
 pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
     let file = NodeFile::read(config_path).map_err(RunError::from)?;
-    telemetry::log::install(file.telemetry.log);
+    telemetry::logs::install(file.telemetry.log, file.cluster.node);
     Ok(run(file).await?)
 }
 
@@ -84,13 +84,13 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         Some(address) => Some((listen(address).await?, file.http.clone())),
         None => None,
     };
-    let telemetry = Telemetry::from_environment(node)?;
+    let telemetry = Telemetry::start(node, &config.data, &file.telemetry)?;
     let metrics = Metrics::from_environment(node, &config.data)?;
     let provider = file.provider.url.clone();
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
         .with(SERVICE, PaymentProvider::new(file.provider, guard)?)
-        .with_spans(telemetry.spans())
+        .with_spans(Some(telemetry.spans()))
         .with_meter(metrics.meter())
         .with_http(file.http.address);
     let edge = Edge {
@@ -106,15 +106,12 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
         config: told.into(),
     };
     metrics.watch(&edge.cluster);
+    telemetry.run(edge.cluster.clone());
     tracing::info!(node, %address, pid = std::process::id(), "node listens");
     let served = serve(&edge, listener, http).await;
-    // Exporting the last spans and metrics blocks, which a runtime thread must not.
-    let stopped = tokio::task::spawn_blocking(move || {
-        telemetry.stop();
-        metrics.stop();
-    });
-    if let Err(error) = stopped.await {
-        tracing::warn!(%error, "the last spans were not exported");
+    // Exporting the last metrics blocks, which a runtime thread must not.
+    if let Err(error) = tokio::task::spawn_blocking(move || metrics.stop()).await {
+        tracing::warn!(%error, "the last metrics were not exported");
     }
     tracing::info!(node, "node stopped");
     served
@@ -134,7 +131,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
             config,
             services: for_clients.clone(),
             ready: is_ready,
-            open: http::metrics::router(edge.metrics.clone()),
+            open: http::metrics::router(edge.metrics.clone()).merge(api::traces::http(edge.clone())),
         };
         tokio::spawn(http::serve(listener, parts))
     });
@@ -171,6 +168,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
         if !edge.calls.until_none(Duration::from_millis(STOP_GRACE_MS_MAX)).await {
             tracing::warn!(STOP_GRACE_MS_MAX, "calls under way were cut off");
         }
+        edge.telemetry.stop().await;
         edge.cluster.shutdown().await;
     };
     let leave = tokio::time::timeout(Duration::from_millis(SHUTDOWN_MS_MAX), leave);

@@ -18,7 +18,7 @@ use cluster::{
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 
-use crate::{effects::policy::Policy, http::HttpConfig, telemetry::log::LogFormat};
+use crate::{effects::policy::Policy, http::HttpConfig, telemetry::logs::LogFormat};
 
 /// Limits that count for every node which finds them in its environment: `idle_ms = 500, mailbox_len_max = 64`.
 const LIMITS_VARIABLE: &str = "PLAYHOUSE_LIMITS";
@@ -41,7 +41,7 @@ pub struct NodeFile {
     pub history: BTreeMap<String, Retention>,
     /// What the node tells of itself.
     #[serde(default)]
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetryConfig,
     /// Where it can be looked at in a browser, and by whom.
     #[serde(default)]
     pub http: HttpConfig,
@@ -103,13 +103,38 @@ impl Supervision {
     }
 }
 
-/// What the node tells of itself. Spans go where `OTEL_EXPORTER_OTLP_ENDPOINT` says.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What the node tells of itself. The variables `OTEL_TRACES_SAMPLER` and `OTEL_EXPORTER_OTLP_…` go before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Telemetry {
+pub struct TelemetryConfig {
     /// How log lines look.
     pub log: LogFormat,
+    /// The part of new traces that are recorded, from 0 to 1. What fails or is slow is told of in any case.
+    pub sample_ratio: f64,
+    /// No new trace is recorded while this node makes more spans a second.
+    pub spans_per_s_max: u32,
+    /// A call that takes so many milliseconds is slow.
+    pub slow_ms: u64,
+    /// Traces that this node keeps in memory, in MiB.
+    pub traces_memory_mib: u32,
+    /// Traces that it keeps in files, in MiB.
+    pub traces_disk_mib: u32,
 }
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            log: LogFormat::default(),
+            sample_ratio: 0.01,
+            spans_per_s_max: 500,
+            slow_ms: 1_000,
+            traces_memory_mib: 32,
+            traces_disk_mib: 128,
+        }
+    }
+}
+
+impl Eq for TelemetryConfig {}
 
 /// Why a config file cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -289,6 +314,10 @@ impl NodeFile {
         }
         if let Some((key, reason)) = self.provider.fault() {
             return fault(&format!("provider.{key}"), reason);
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.sample_ratio) {
+            let reason = format!("is {}; it goes from 0 to 1", self.telemetry.sample_ratio);
+            return fault("telemetry.sample_ratio", reason);
         }
         let policies = self.registry().map(drop).and(self.supervision.provider());
         policies.err()

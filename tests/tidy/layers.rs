@@ -66,7 +66,7 @@ const LIBRARIES: &[Library] = &[
             "node/src/cli",
             "node/src/local",
             "node/src/http",
-            "node/src/telemetry/bridge.rs",
+            "node/src/telemetry/traces",
             "tests",
             "examples",
         ],
@@ -91,6 +91,7 @@ const LIBRARIES: &[Library] = &[
         name: "reqwest",
         places: &[
             "node/src/effects",
+            "node/src/telemetry/traces/collector.rs",
             "node/src/provider",
             "node/src/app.rs",
             "node/src/http/link.rs",
@@ -103,6 +104,8 @@ const LIBRARIES: &[Library] = &[
             "node/src/provider",
             "node/src/api/decode.rs",
             "node/src/api/measured.rs",
+            "node/src/api/traces.rs",
+            "node/src/telemetry/logs/context.rs",
             "node/src/api/mod.rs",
             "node/src/app.rs",
             "node/src/console/mod.rs",
@@ -112,15 +115,11 @@ const LIBRARIES: &[Library] = &[
     },
     Library {
         name: "opentelemetry",
-        places: &[
-            "node/src/telemetry/bridge.rs",
-            "node/src/telemetry/metrics",
-            "node/tests",
-        ],
+        places: &["node/src/telemetry/metrics", "node/tests"],
     },
     Library {
         name: "opentelemetry_otlp",
-        places: &["node/src/telemetry/bridge.rs", "node/src/telemetry/metrics/readers.rs"],
+        places: &["node/src/telemetry/metrics/readers.rs"],
     },
     Library {
         name: "opentelemetry_prometheus_text_exporter",
@@ -129,6 +128,20 @@ const LIBRARIES: &[Library] = &[
     Library {
         name: "http_body",
         places: &["node/src/api/measured.rs"],
+    },
+    Library {
+        name: "opentelemetry_proto",
+        places: &[
+            "node/src/telemetry/traces",
+            "node/src/api/mod.rs",
+            "node/src/api/traces.rs",
+            "node/src/cli/client/trace.rs",
+            "tests",
+        ],
+    },
+    Library {
+        name: "tracing_subscriber",
+        places: &["node/src/telemetry/logs"],
     },
     Library {
         name: "comfy_table",

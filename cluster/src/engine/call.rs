@@ -19,6 +19,7 @@ use super::{
     read::{self, Query},
     refused::{asked_by, refused},
     route::left,
+    traced,
 };
 use crate::{
     admission::{Limit, Tenant},
@@ -360,10 +361,7 @@ impl Engine {
         let Some(peer) = self.links.peer(node) else {
             return Forwarded::NotLeader(None);
         };
-        let span = self
-            .spans()
-            .begin("forward", &call.trace)
-            .with("to", || node.to_string());
+        let span = self.forward_span(node, call.shard, call.key, &call.trace, &call.was_repeated);
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let envelope = match &call.body {
             Body::Command(_, envelope) => Some(envelope),
@@ -400,7 +398,7 @@ impl Engine {
                 holes: origin.holes.clone(),
             }),
             traceparent: if call.trace.is_some() {
-                span.context(&call.trace).to_string()
+                call.trace.to_string()
             } else {
                 String::new()
             },
@@ -418,10 +416,12 @@ impl Engine {
                 }),
             }),
         };
-        match peer.forward.call(request) {
+        let answer = match peer.forward.call(request) {
             Some(mut call) => call.answer().await,
             None => self.refused(Limit::Forward),
-        }
+        };
+        traced::answered(span, &answer);
+        answer
     }
 
     /// Serves a call that another node has forwarded.

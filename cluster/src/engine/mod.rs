@@ -28,6 +28,7 @@ mod start;
 pub(crate) mod status;
 mod supervision;
 mod timers;
+mod traced;
 mod upkeep;
 
 use std::{

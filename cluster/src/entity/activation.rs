@@ -18,6 +18,7 @@ use super::{
     gate::{Gate, Pending},
     kind::RawDecision,
     release::{ReleaseMessage, Releaser},
+    traced::{self, Traced},
 };
 use crate::{
     admission::Limit,
@@ -336,7 +337,10 @@ impl Alive {
         now_ms: u64,
         fires: Option<(Firing, Arc<TimerRow>)>,
     ) -> Result<(), Ended> {
-        match self.decide(&message.command, now_ms, &message.envelope.trace) {
+        // A timer's firing has not waited in the mailbox as a command.
+        let sent = fires.is_none().then_some(message.sent);
+        let traced = Traced::of(&message.envelope, sent);
+        match self.decide(&message.command, now_ms, &traced) {
             Ok(decision) if self.lacks_timers(&decision.effects) => {
                 drop(message.reply.send(Err(Undelivered::Overloaded(Limit::Timers))));
                 // The state has taken in the events of a decision that does not count.
@@ -386,15 +390,14 @@ impl Alive {
     }
 
     /// Decides a command and takes its events into the state. After a fault the state may be half evolved.
-    pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, trace: &TraceContext) -> Result<RawDecision, Fault> {
+    pub(super) fn decide(&mut self, command: &[u8], now_ms: u64, traced: &Traced<'_>) -> Result<RawDecision, Fault> {
         let ActivationArguments { key, replica, .. } = &self.arguments;
-        let mut span = replica
-            .spans()
-            .begin("decide", trace)
-            .with("entity", || key.to_string());
+        let mut span = traced.decide(replica, key);
         let decided = self.decider.decide(command, now_ms);
-        if let Err(fault) = &decided {
-            span.fail(&fault.reason);
+        match &decided {
+            Err(fault) => span.fail(&fault.reason),
+            Ok(decision) if decision.reply.is_err() => span.note("outcome", || "rejected"),
+            Ok(_) => {}
         }
         decided
     }
@@ -416,8 +419,10 @@ impl Alive {
             releaser,
         } = proposal;
         let skipped = taken.lift.as_ref().and_then(|lift| lift.skipped.clone());
+        let before = self.decider.head().version;
         let decided = self.decider.record(taken);
-        let (seq, trace) = (decided.seq, decided.trace);
+        let seq = decided.seq;
+        let commit = traced::commit(&self.arguments.replica, &decided, before);
         self.arguments.gate.inner.lock().pending.push_back(Pending {
             seq,
             request: decided.request.clone(),
@@ -431,7 +436,6 @@ impl Alive {
             readers: Vec::new(),
         });
         let record = Record::Decided(decided);
-        let commit = self.arguments.replica.spans().begin("commit", &trace);
         let on_fate = self.arguments.gate.on_fate(seq, commit);
         self.arguments.replica.mailbox().send(Event::Propose {
             group: self.arguments.replica.shard(),

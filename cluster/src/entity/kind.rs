@@ -169,6 +169,11 @@ impl Registry {
         kinds.map(|(name, _)| *name)
     }
 
+    /// Whether entities of this kind are sagas.
+    pub(crate) fn is_saga(&self, kind: &str) -> bool {
+        self.get(kind).is_some_and(|kind| kind.saga_nudge().is_some())
+    }
+
     /// Adds a read model. An earlier version of it may be added beside a new one: it goes on answering those who ask for it.
     ///
     /// # Panics

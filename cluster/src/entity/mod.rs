@@ -23,6 +23,7 @@ pub(crate) mod release;
 pub(crate) mod requests;
 pub mod script;
 pub mod timer;
+mod traced;
 
 use std::fmt::Debug;
 

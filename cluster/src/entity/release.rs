@@ -15,6 +15,7 @@ use super::{
     decider::Taken,
     envelope::Envelope,
     kind::RawDecision,
+    traced::Traced,
 };
 use crate::{
     admission::Limit,
@@ -100,7 +101,7 @@ impl Alive {
             Release::Skip => (poison.command.clone(), Ok(nothing())),
             Release::Retry => match self.command_of(&poison) {
                 Ok(command) => {
-                    let decision = self.decide(&command, now_ms, &trace);
+                    let decision = self.decide(&command, now_ms, &Traced::again(trace, &poison.request));
                     (command, decision)
                 }
                 Err(fault) => (Bytes::new(), Err(fault)),

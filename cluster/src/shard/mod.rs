@@ -11,13 +11,14 @@
 
 pub(crate) mod behind;
 pub(crate) mod checkpointer;
+mod effect_span;
 pub(crate) mod flusher;
 pub(crate) mod foreign;
 pub(crate) mod forget;
 pub(crate) mod freshness;
 pub(crate) mod live;
 pub(crate) mod mailbox;
-pub(crate) mod outbox;
+mod outbox;
 mod population;
 pub(crate) mod reading;
 pub(crate) mod replica;

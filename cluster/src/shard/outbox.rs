@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{mailbox::Event, replica::Replica, restart::Poison};
+use super::{effect_span::EffectSpan, mailbox::Event, replica::Replica, restart::Poison};
 use crate::{
     codec,
     engine::Engine,
@@ -29,6 +29,7 @@ use crate::{
     schema::Part,
     service::{CallError, ServiceCall},
     supervision::{Guard, contain},
+    trace::TraceContext,
 };
 
 /// First and longest time between two attempts.
@@ -214,13 +215,16 @@ async fn carry(
         let reason = "the entity that waits for the outcome is quarantined".to_owned();
         return Attempt::Later(id, jittered(BACKOFF_MAX), reason);
     }
-    let once = once(&engine, &id, &row, origin, attempt).await;
+    let span = EffectSpan::begin(engine.spans(), &id, &row, attempt);
+    let once = once(&engine, &id, &row, origin, attempt, span.trace()).await;
+    span.end(once.as_ref().map_err(|(_, reason)| reason.as_str()));
     // Handing the outcome to the entity needs no place any more.
     drop(place);
     let outcome = match once {
         Ok(outcome) => outcome,
         Err((after, reason)) => {
-            tracing::debug!(effect = %id, attempt, reason, "an effect is repeated");
+            let trace_id = row.trace.trace_hex();
+            tracing::debug!(effect = %id, entity = %id.entity, trace_id, attempt, reason, "an effect is repeated");
             let after = after.map_or_else(|| backoff(attempt), |after| after.min(SERVICE_DELAY_MAX));
             return Attempt::Later(id, jittered(after), reason);
         }
@@ -279,6 +283,7 @@ async fn once(
     row: &OutboxRow,
     origin: Option<Origin>,
     attempt: u32,
+    trace: TraceContext,
 ) -> Result<Outcome, (Option<Duration>, String)> {
     match &row.effect.request {
         EffectRequest::Command { to, command } => {
@@ -288,11 +293,6 @@ async fn once(
                 return Ok(Outcome::Failed(engine.end_chain(&chain, to)));
             }
             let request = RequestId::new(&id.to_string()).expect("an effect's id is far below the limit");
-            let span = engine
-                .spans()
-                .begin("effect", &row.trace)
-                .with("effect", || id.to_string());
-            let trace = span.context(&row.trace);
             let envelope = Envelope {
                 chain: Some(Arc::new(chain)),
                 origin: origin.map(Arc::new),
@@ -314,16 +314,12 @@ async fn once(
             let Some(called) = engine.services().get(service) else {
                 return Err((Some(BACKOFF_MAX), format!("this node has no service {service:?}")));
             };
-            let mut span = engine
-                .spans()
-                .begin(format!("call {service}"), &row.trace)
-                .with("effect", || id.to_string());
             let call = ServiceCall {
                 effect_id: id.to_string(),
                 attempt,
                 recorded_at_ms: row.at_ms,
                 request: request.clone(),
-                trace: span.context(&row.trace),
+                trace,
             };
             let begun = Instant::now();
             let answer = called.call(call).await;
@@ -337,14 +333,8 @@ async fn once(
             });
             match answer {
                 Ok(answer) => Ok(Outcome::Replied(answer)),
-                Err(CallError::GivenUp(reason)) => {
-                    span.fail(&reason);
-                    Ok(Outcome::Failed(reason))
-                }
-                Err(CallError::Later { after, reason }) => {
-                    span.fail(&reason);
-                    Err((Some(after), reason))
-                }
+                Err(CallError::GivenUp(reason)) => Ok(Outcome::Failed(reason)),
+                Err(CallError::Later { after, reason }) => Err((Some(after), reason)),
             }
         }
     }

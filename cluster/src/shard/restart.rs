@@ -102,12 +102,13 @@ impl Replica {
             };
             leadership.failures.failed(&failure, policy, now_ms, rand::random())
         };
-        let request = poison
-            .as_ref()
-            .map(|poison| poison.envelope.request.to_string())
-            .unwrap_or_default();
+        let told = poison.as_ref().map(|poison| {
+            let envelope = &poison.envelope;
+            (envelope.request.to_string(), envelope.trace.trace_hex())
+        });
+        let (request_id, trace_id) = told.unwrap_or_default();
         tracing::warn!(
-            entity = %key, request, stage = fault.stage.as_str(), place = %fault.place, reason = %fault.reason,
+            entity = %key, request_id, trace_id, stage = fault.stage.as_str(), place = %fault.place, reason = %fault.reason,
             ?verdict, "an entity failed"
         );
         match (verdict, poison) {

@@ -87,18 +87,21 @@ async fn fire(replica: &Arc<Replica>, key: &TimerKey, firing: &Firing) {
     let Some(set_by) = replica.state().timers().get(key).map(|row| row.trace) else {
         return;
     };
-    // It may be due long after what set it, and many times: a trace of its own, with a link.
+    // It may be due long after what set it, and many times: a trace of its own, with a link. Whoever tries again makes the
+    // same one.
     let trace = if set_by.is_some() {
-        TraceContext::random(set_by.sampled)
+        set_by.caused(&format!("{} {}", key.entity, firing.request()))
     } else {
         TraceContext::default()
     };
     let mut span = replica
         .spans()
-        .begin_linked("timer", &trace, set_by)
+        .begin_as(|| "timer".into(), trace, &TraceContext::default())
         .with("entity", || key.entity.to_string())
-        .with("timer", || key.name.to_string());
-    let attempt = replica.fire(&key.entity, firing.clone(), span.context(&trace));
+        .with("timer", || key.name.to_string())
+        .with("shard", || i64::from(replica.shard()));
+    span.link(set_by);
+    let attempt = replica.fire(&key.entity, firing.clone(), trace);
     let delivered = match timeout(ATTEMPT_MAX, attempt).await {
         Ok(delivered) => delivered,
         // It may still take effect.

@@ -28,6 +28,7 @@ use super::{
     status::Fault,
     stock::Stock,
 };
+use crate::telemetry::logs::context;
 
 /// Commands of one stream that may be under way.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -133,7 +134,8 @@ impl Gateway {
 
     async fn respond(self, request: pb::CommandRequest, of: Of) -> Result<pb::CommandResponse, Status> {
         let correlation = request.correlation;
-        let (outcome, newness) = match self.carry_out(request, &of).await {
+        // Many commands share the task of their stream.
+        let (outcome, newness) = match context::scoped(self.carry_out(request, &of)).await {
             Ok(answered) => answered,
             Err(fault) => (Err(fault), Newness::default()),
         };

@@ -14,6 +14,7 @@ use tonic::{Response, Status};
 use super::{
     request::{Call, Edge},
     status::Fault,
+    traces::Traces,
 };
 
 /// How long a stream waits for its next page.
@@ -116,6 +117,11 @@ impl pb::history_server::History for History {
         self.edge
             .did(&call, "forget", &request.key, forgotten.as_ref().err())
             .await;
+        if forgotten.is_ok() {
+            Traces::new(self.edge.clone())
+                .forget_everywhere(request.key.clone())
+                .await;
+        }
         call.answer(forgotten)
     }
 

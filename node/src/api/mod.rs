@@ -1,9 +1,9 @@
 //! What a node offers over gRPC. Handlers only parse, call the engine, render.
 //!
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
-//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`], [`metrics`] and [`chaos`] are one service each;
+//! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`], [`metrics`], [`chaos`], [`traces`] and [`logs`] are one service each;
 //! [`gateway`] carries the same commands over one stream. [`measured`] counts all calls. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
-//! and who changes, [`decode`] sees to messages that cannot be read.
+//! and who changes, [`decode`] sees to messages that cannot be read, [`traced`] is a call's span, [`members`] asks all nodes the same.
 
 mod admin;
 mod audit;
@@ -14,7 +14,9 @@ mod decode;
 mod events;
 mod gateway;
 mod history;
+mod logs;
 mod measured;
+mod members;
 mod metrics;
 mod orders;
 mod payments;
@@ -28,8 +30,11 @@ mod sagas;
 mod schema;
 mod status;
 mod stock;
+pub(crate) mod traced;
+pub(crate) mod traces;
 mod wait;
 
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use proto::{
@@ -44,11 +49,12 @@ use proto::{
     projection::v1::projections_server::ProjectionsServer,
     saga::v1::sagas_server::SagasServer,
     schema::v1::schemas_server::SchemasServer,
-    telemetry::v1::metrics_server::MetricsServer,
+    telemetry::v1::{logs_server::LogsServer, metrics_server::MetricsServer, traces_server::TracesServer},
 };
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use crate::telemetry::logs::context;
 use decode::MESSAGE_BYTES_MAX;
 use request::Edge;
 
@@ -98,6 +104,12 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .add_service(
             MetricsServer::new(metrics::Metrics::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(TracesServer::new(traces::Traces::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(LogsServer::new(logs::Logs::new(edge.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            TraceServiceServer::new(traces::Receiver::new(edge.clone()))
+                .max_decoding_message_size(traces::SPANS_BYTES_MAX),
+        )
         .add_service(reflection)
         .add_service(health_service);
     let mended = services
@@ -106,7 +118,8 @@ pub(crate) async fn routes(edge: &Edge) -> (Routes, HealthReporter) {
         .layer(axum::middleware::from_fn_with_state(
             edge.metrics.clone(),
             measured::measure,
-        ));
+        ))
+        .layer(axum::middleware::from_fn(context::middleware));
     (Routes::from(mended), health)
 }
 
@@ -134,6 +147,8 @@ pub(crate) async fn set_serving(health: &HealthReporter, serving: bool) {
         "playhouse.schema.v1.Schemas",
         "playhouse.chaos.v1.Chaos",
         "playhouse.telemetry.v1.Metrics",
+        "playhouse.telemetry.v1.Traces",
+        "playhouse.telemetry.v1.Logs",
     ];
     for name in names {
         health.set_service_status(name, status).await;

@@ -105,6 +105,9 @@ impl Orders {
             Some(order) => order,
             None => derived_id("order_id", call, OrderId::new)?,
         };
+        if let Some(customer) = &wanted.customer {
+            call.tell("customer", customer.to_string());
+        }
         let placed = Placed::new(&wanted, self.price(call, wanted.lines.clone()).await?);
         self.edge
             .ask::<Order>(call, &order, &placed.command(&wanted), &call.command(sent))

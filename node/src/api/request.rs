@@ -12,8 +12,8 @@ use std::{
 };
 
 use cluster::{
-    AskError, Caller, Cluster, Entity, QueryOptions, ReadOptions, Request, RequestId, SpanRecord, Tenant, TraceContext,
-    Versioned, cluster::fingerprint,
+    AskError, Caller, Cluster, Entity, QueryOptions, ReadOptions, Request, RequestId, Tenant, TraceContext, Versioned,
+    cluster::fingerprint, trace::Attribute,
 };
 use prost::Message;
 use tonic::{
@@ -26,6 +26,7 @@ use super::{
     calls::{Calls, UnderWay},
     reading::{Newness, Reading},
     status::Fault,
+    traced::{self, CallSpan},
 };
 use crate::telemetry::{Telemetry, metrics::Metrics};
 
@@ -80,8 +81,7 @@ pub(crate) struct Call {
     reading: Reading,
     /// Of the entity that the call is about, as it was last seen.
     newness: Mutex<Newness>,
-    span: Mutex<Option<SpanRecord>>,
-    telemetry: Telemetry,
+    span: CallSpan,
 }
 
 impl Edge {
@@ -90,6 +90,7 @@ impl Edge {
         let (metadata, _, content) = request.into_parts();
         let given = text(&metadata, REQUEST_ID_KEY).map_err(|fault| fault.status(None))?;
         let reading = Reading::of(&metadata).map_err(|fault| fault.status(None))?;
+        let whose = whose(&metadata).map_err(|fault| fault.status(None))?;
         let call = self
             .call(
                 name,
@@ -97,9 +98,8 @@ impl Edge {
                 text(&metadata, "traceparent").ok().flatten(),
                 timeout(&metadata),
             )
-            .and_then(|call| Ok(call.on_behalf_of(whose(&metadata)?)))
             .map_err(|fault| fault.status(None))?;
-        Ok((Call { reading, ..call }, content))
+        Ok((call.reading(reading).on_behalf_of(whose), content))
     }
 
     /// Sends a command to the entity that the call is about.
@@ -110,6 +110,7 @@ impl Edge {
         command: &E::Command,
         request: &Request,
     ) -> Result<E::Reply, AskError<E::Rejection>> {
+        call.tell("entity", format!("{}/{id}", E::KIND));
         let told = self.cluster.ask_at::<E>(id, command, request).await?;
         call.note(Newness {
             token: Some(told.token),
@@ -120,6 +121,7 @@ impl Edge {
 
     /// A read of the entity that the call is about, as new as the caller wants it.
     pub(super) async fn show<E: Entity>(&self, call: &Call, id: &str) -> Result<Versioned<E::State>, Fault> {
+        call.tell("entity", format!("{}/{id}", E::KIND));
         let read = self
             .cluster
             .read::<E>(id, call.reading.options(), &call.request())
@@ -156,14 +158,11 @@ impl Edge {
             Some(given) => RequestId::new(given).map_err(|error| Fault::invalid(REQUEST_ID_KEY, error))?,
             None => RequestId::new(&Ulid::generate().to_string()).expect("a ULID is 26 letters and digits"),
         };
-        let parent = self.telemetry.trace_of(traceparent);
-        let span = parent
-            .sampled
-            .then(|| SpanRecord::begin(name, &parent).with("request.id", id.as_str().to_owned()));
+        let span = CallSpan::begin(name, self.telemetry.clone(), traceparent, (&id, request_id.is_some()));
         let received = Instant::now();
         Ok(Call {
             _under_way: self.calls.begin(),
-            trace: span.as_ref().map_or(parent, |span| span.trace),
+            trace: *span.trace(),
             id,
             id_given: request_id.is_some(),
             tenant: Tenant::default(),
@@ -173,17 +172,27 @@ impl Edge {
             deadline_given: timeout.is_some(),
             reading: Reading::default(),
             newness: Mutex::default(),
-            span: Mutex::new(span),
-            telemetry: self.telemetry.clone(),
+            span,
         })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.span.end(&self.id, Some(traced::given_up()));
     }
 }
 
 impl Call {
     /// The same, for a tenant, by whom.
     #[must_use]
-    pub(crate) fn on_behalf_of(self, (tenant, caller): (Tenant, Caller)) -> Self {
-        Self { tenant, caller, ..self }
+    pub(crate) fn on_behalf_of(mut self, (tenant, caller): (Tenant, Caller)) -> Self {
+        (self.tenant, self.caller) = (tenant, caller);
+        let asked_by = self.asked_by();
+        if !asked_by.is_empty() {
+            self.tell("asked_by", asked_by);
+        }
+        self
     }
 
     /// The idempotency key.
@@ -211,8 +220,9 @@ impl Call {
     }
 
     /// The same call with reads as new as this.
-    pub(super) fn reading(self, reading: Reading) -> Self {
-        Self { reading, ..self }
+    pub(super) fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
     }
 
     /// How new its reads must be.
@@ -299,16 +309,15 @@ impl Call {
         }
     }
 
+    /// Adds what has become known of the call to its span.
+    pub(super) fn tell(&self, name: &'static str, value: impl Into<Attribute>) {
+        self.span.note(name, value);
+    }
+
     /// Ends the call's span.
     pub(crate) fn finish(&self, fault: Option<&Fault>) {
-        let span = self
-            .span
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
-        if let (Some(span), Some(spans)) = (span, self.telemetry.spans()) {
-            spans.record(span.finish(fault.map(ToString::to_string)));
-        }
+        let failure = fault.map(|fault| (fault.code(self.id_given), fault.to_string()));
+        self.span.end(&self.id, failure);
     }
 
     fn echo(&self, metadata: &mut MetadataMap) {

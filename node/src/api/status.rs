@@ -77,7 +77,7 @@ impl Fault {
     }
 
     /// The gRPC code.
-    fn code(&self, id_given: bool) -> Code {
+    pub(super) fn code(&self, id_given: bool) -> Code {
         match self {
             Self::Invalid { .. } | Self::Engine(Error::Invalid { .. }) => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,

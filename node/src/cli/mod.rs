@@ -5,6 +5,7 @@ mod audit;
 mod breaker;
 mod chaos;
 mod client;
+mod completions;
 mod console;
 mod dead_letter;
 mod entity;
@@ -12,6 +13,7 @@ mod events;
 mod failure;
 mod group;
 mod kill;
+mod logs;
 mod node;
 mod order;
 mod output;
@@ -28,6 +30,8 @@ mod status;
 mod stock;
 mod supervision;
 mod timers;
+mod top;
+mod trace;
 mod up;
 mod verify;
 
@@ -56,15 +60,24 @@ enum Command {
     Node(node::Node),
     /// Run the payment provider.
     Provider(provider::Provider),
+    /// Print what a shell needs to complete the words of a command.
+    Completions(completions::Completions),
     // What its help says stands with its arguments.
     Console(console::Console),
     /// Show nodes, shards, leaders, replicas and lag.
     Status(status::Status),
+    // What its help says stands with its arguments.
+    Top(top::Top),
     /// Look at any entity.
     #[command(subcommand)]
     Entity(entity::Entity),
     /// Show who has asked for what, who has looked, and who has changed something by hand.
     Audit(audit::Audit),
+    /// Find traces, look at one, compare two, see who calls whom.
+    #[command(subcommand)]
+    Trace(trace::Trace),
+    /// Show the log lines of all nodes by time, follow those that come, and set which are written.
+    Logs(Box<logs::Logs>),
     /// List timers, the most urgent first.
     Timers(timers::Timers),
     /// List and explain sagas, and nudge one that needs help.
@@ -124,12 +137,20 @@ pub fn run() -> ExitCode {
         // These make their own runtime.
         Command::Node(node) => match node.run_node() {
             Some(code) => return code,
-            None => block_on(dispatch(Command::Node(node))),
+            None => block_on(traced(Command::Node(node))),
         },
         Command::Provider(provider) => return provider.run(),
-        command => block_on(dispatch(command)),
+        Command::Completions(completions) => return completions.run::<Cli>(),
+        command => block_on(traced(command)),
     };
     result.unwrap_or_else(|failure| failure.report())
+}
+
+/// Carries a command out and hands its trace to the cluster.
+async fn traced(command: Command) -> Result<ExitCode, Failure> {
+    let result = dispatch(command).await;
+    client::trace::hand_over(result.as_ref().err().map(ToString::to_string)).await;
+    result
 }
 
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
@@ -139,8 +160,12 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Provider(provider) => Ok(provider.run()),
         Command::Console(console) => console.run().await,
         Command::Status(status) => status.run().await,
+        Command::Top(top) => top.run().await,
         Command::Entity(entity) => entity.run().await,
         Command::Audit(audit) => audit.run().await,
+        Command::Trace(trace) => trace.run().await,
+        Command::Logs(logs) => logs.run().await,
+        Command::Completions(completions) => Ok(completions.run::<Cli>()),
         Command::Timers(timers) => timers.run().await,
         Command::Saga(saga) => saga.run().await,
         Command::Supervision(supervision) => supervision.run().await,
@@ -198,6 +223,8 @@ mod tests {
             "node remove 4 --json",
             "restart --rolling",
             "console --json --base-port 7100",
+            "top --once",
+            "top --json --every 2",
             "status --json --base-port 7100",
             "entity show order/42 --json",
             "entity show order/42 --at 2",
@@ -254,6 +281,17 @@ mod tests {
             "breaker auto payment-provider",
             "schema list --kind order --json",
             "schema check --base-port 7100",
+            "trace list --entity order/42 --saga checkout --user ann --status error --min 250ms --text 503 --limit 5 --json",
+            "trace show 0af7651916cd43dd8448eb211c80319c --json",
+            "trace show 0af7651916cd43dd8448eb211c80319c --details",
+            "trace compare 0af7651916cd43dd8448eb211c80319c 0af7651916cd43dd8448eb211c80319d",
+            "trace graph --json",
+            "trace stores",
+            "trace purge order/42",
+            "logs --follow --node 2 --level warn --grep late --json",
+            "logs --trace 0af7651916cd43dd8448eb211c80319c --base-port 7100",
+            "logs level info,cluster=debug --node 2",
+            "completions bash",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -298,6 +336,11 @@ mod tests {
             "chaos --for 0s",
             "chaos --rate 0",
             "chaos --seed x",
+            "trace show 42",
+            "trace list --status maybe",
+            "trace list --min 5",
+            "logs --level loud",
+            "completions tcsh",
         ] {
             let words = ["playhouse"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

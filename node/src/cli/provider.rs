@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     local::process,
     provider,
-    telemetry::log::{self, LogFormat},
+    telemetry::logs::{self, LogFormat},
 };
 
 /// Run the payment provider.
@@ -25,7 +25,7 @@ impl Provider {
         if let Some(code) = self.die_with_parent.and_then(process::die_with_parent) {
             return code;
         }
-        log::install(LogFormat::Human);
+        logs::install(LogFormat::Human, 0);
         process::block_on(provider::run(self.options))
     }
 }

@@ -135,7 +135,7 @@ impl PaymentProvider {
         }
         // The provider works but does not take this very call: a limit, or one side's mistake that people have to mend.
         if status != StatusCode::TOO_MANY_REQUESTS {
-            tracing::error!(effect = %call.effect_id, said = %said(status, &body), "payment call not taken");
+            tracing::error!(effect = %call.effect_id, trace_id = call.trace.trace_hex(), said = %said(status, &body), "payment call not taken");
         }
         Ok(Err(Miss {
             reason: said(status, &body),

@@ -371,9 +371,21 @@ pub(super) fn node_process(layout: &Layout, program: &Path, id: u8) -> Process {
 fn provider_process(layout: &Layout, program: &Path) -> Process {
     let listen = layout.provider_address().to_string();
     let data = layout.provider_data().join("ledger.jsonl").display().to_string();
-    let arguments = ["provider", "--listen", &listen, "--data", &data]
-        .map(str::to_owned)
-        .to_vec();
+    let nodes: Vec<String> = layout
+        .node_ids()
+        .map(|id| layout.node_address(id).to_string())
+        .collect();
+    let arguments = [
+        "provider",
+        "--listen",
+        &listen,
+        "--data",
+        &data,
+        "--spans-to",
+        &nodes.join(","),
+    ]
+    .map(str::to_owned)
+    .to_vec();
     Process::new("the payment provider", program, arguments, layout.provider_log())
 }
 

@@ -96,6 +96,7 @@ pub(crate) struct Layout {
 struct NodeConfig {
     cluster: ClusterConfig,
     provider: ProviderConfig,
+    telemetry: TelemetryConfig,
     http: HttpConfig,
     local: LocalConfig,
 }
@@ -122,6 +123,12 @@ struct MemberConfig {
 #[derive(Serialize)]
 struct ProviderConfig {
     url: String,
+}
+
+/// A cluster to try things out on records every trace, as long as there are few.
+#[derive(Serialize)]
+struct TelemetryConfig {
+    sample_ratio: f64,
 }
 
 impl Layout {
@@ -228,6 +235,7 @@ impl Layout {
             provider: ProviderConfig {
                 url: self.provider_url(),
             },
+            telemetry: TelemetryConfig { sample_ratio: 1.0 },
             http: HttpConfig {
                 address: Some(self.http_address(node)),
                 operator_token: Some(self.token.clone()),

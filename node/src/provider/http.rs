@@ -17,6 +17,7 @@ use super::{
     book::Book,
     faults::{Fate, Faults},
     ledger::{PAGE_LEN_MAX, Untaken},
+    spans::Spans,
     wire::{self, Control, IDEMPOTENCY_KEY, LedgerPage, Problem},
 };
 
@@ -27,6 +28,7 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Provider {
     book: Mutex<Book>,
     faults: Mutex<Faults>,
+    spans: Option<Spans>,
 }
 
 /// An answer that is no success.
@@ -36,10 +38,11 @@ type Shared = State<Arc<Provider>>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// All routes.
-pub(super) fn routes(book: Book, faults: Faults) -> Router {
+pub(super) fn routes(book: Book, faults: Faults, spans: Option<Spans>) -> Router {
     let provider = Arc::new(Provider {
         book: Mutex::new(book),
         faults: Mutex::new(faults),
+        spans,
     });
     Router::new()
         .route("/v1/authorisations", post(take))
@@ -53,6 +56,24 @@ pub(super) fn routes(book: Book, faults: Faults) -> Router {
 }
 
 async fn take(
+    provider: Shared,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body<Request>,
+) -> Result<(StatusCode, Json<Answer>), Failed> {
+    let span = provider.spans.as_ref().and_then(|_| Spans::begin(&headers, &uri));
+    let spans = provider.spans.clone();
+    let taken = carry_out(provider, uri, headers, body).await;
+    if let (Some(span), Some(spans)) = (span, spans) {
+        match &taken {
+            Ok((status, _)) => spans.end(span, *status, None),
+            Err(Failed(status, reason)) => spans.end(span, *status, Some(reason)),
+        }
+    }
+    taken
+}
+
+async fn carry_out(
     provider: Shared,
     uri: Uri,
     headers: HeaderMap,

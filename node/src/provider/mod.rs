@@ -4,14 +4,15 @@
 //! Cards and amounts decide what is declined. `PUT /control` switches outage, hanging, errors and latency;
 //! `GET /v1/ledger` says what moved for each order.
 //!
-//! [`wire`] is what goes over the wire, [`ledger`] the books, [`book`] their file, [`faults`] the bad days, [`http`] the
-//! routes, [`client`] what `verify` asks.
+//! [`wire`] is what goes over the wire, [`ledger`] the books, [`book`] their file, [`faults`] the bad days, [`spans`] its part
+//! of traces, [`http`] the routes, [`client`] what `verify` asks.
 
 mod book;
 pub mod client;
 mod faults;
 mod http;
 mod ledger;
+mod spans;
 pub mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf};
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 
 use book::Book;
 use faults::Faults;
+use spans::Spans;
 
 /// How a provider runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +38,9 @@ pub struct Options {
     /// Keep the ledger in this file, so that it survives a restart.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+    /// Send spans over OTLP (gRPC) to the first of these that takes them; otherwise where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub spans_to: Vec<String>,
 }
 
 /// Why a provider could not run.
@@ -57,6 +62,9 @@ pub enum Error {
         /// Why not.
         error: io::Error,
     },
+    /// Its spans have no place to go.
+    #[error("{0}")]
+    Spans(String),
     /// It stopped serving.
     #[error("the provider stopped: {0}")]
     Serve(io::Error),
@@ -86,6 +94,7 @@ pub(crate) async fn serve(
             error,
         })?,
     };
+    let spans = Spans::start(&options.spans_to).map_err(|error| Error::Spans(error.to_string()))?;
     let faults = Faults::new(options.latency_ms, options.decline_over_minor);
     tracing::info!(address = %options.listen, "payment provider listens");
     let listener = listener.tap_io(|connection| {
@@ -95,7 +104,7 @@ pub(crate) async fn serve(
     });
     // Calls under way are let go with the process: their callers repeat them under the same keys.
     tokio::select! {
-        served = axum::serve(listener, http::routes(book, faults)) => served.map_err(Error::Serve),
+        served = axum::serve(listener, http::routes(book, faults, spans)) => served.map_err(Error::Serve),
         () = stop => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ async fn start(data: Option<&Path>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let options = Options {
+        spans_to: Vec::new(),
         listen: address,
         latency_ms: 0,
         decline_over_minor: None,
@@ -178,6 +179,7 @@ async fn the_ledger_survives_a_restart_and_a_torn_line() {
     std::fs::write(&data, "not a ledger\n").expect("written");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let options = Options {
+        spans_to: Vec::new(),
         listen: listener.local_addr().expect("bound"),
         latency_ms: 0,
         decline_over_minor: None,

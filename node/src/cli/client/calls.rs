@@ -36,6 +36,12 @@ use proto::{
         NudgeSagaResponse, ShowSagaRequest, ShowSagaResponse, sagas_client::SagasClient,
     },
     schema::v1::{CheckRequest, CheckResponse, DescribeRequest, DescribeResponse, schemas_client::SchemasClient},
+    telemetry::v1::{
+        CompareTracesRequest, CompareTracesResponse, GetTraceRequest, GraphRequest, GraphResponse, PurgeTracesRequest,
+        PurgeTracesResponse, ReadLogsRequest, ReadLogsResponse, SearchTracesRequest, SearchTracesResponse,
+        SeriesRequest, SeriesResponse, SetLevelRequest, SetLevelResponse, StoresRequest, StoresResponse, Trace,
+        logs_client::LogsClient, metrics_client::MetricsClient, traces_client::TracesClient,
+    },
 };
 
 use super::{CallError, Client};
@@ -50,6 +56,21 @@ macro_rules! commands {
             $(pub(crate) async fn $name(&self, request_id: &str, message: $request) -> Result<$reply, CallError> {
                 self.call(Some(request_id), message, |channel, request| {
                     async move { $client::new(channel).$name(request).await }.boxed()
+                })
+                .await
+            })*
+        }
+    };
+}
+
+/// Calls whose name in the contract says too little here.
+macro_rules! renamed {
+    ($($name:ident = $method:ident: $client:ident, $request:ty => $reply:ty;)*) => {
+        impl Client {
+            $(pub(crate) async fn $name(&self, message: $request) -> Result<$reply, CallError> {
+                self.call(None, message, |channel, request| {
+                    let client = $client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                    async move { { client }.$method(request).await }.boxed()
                 })
                 .await
             })*
@@ -118,9 +139,22 @@ reads! {
     show_quarantine: AdminClient, ShowQuarantineRequest => ShowQuarantineResponse;
     describe: SchemasClient, DescribeRequest => DescribeResponse;
     check: SchemasClient, CheckRequest => CheckResponse;
+    series: MetricsClient, SeriesRequest => SeriesResponse;
     list_projections: ProjectionsClient, ListProjectionsRequest => ListProjectionsResponse;
     show_projection: ProjectionsClient, ShowProjectionRequest => ShowProjectionResponse;
     query_projection: ProjectionsClient, QueryRequest => QueryResponse;
     // Said twice, it is as if it was said once.
     rebuild_projection: ProjectionsClient, RebuildRequest => RebuildResponse;
+}
+
+// Those that change something are as if they were said once when they are said twice.
+renamed! {
+    search_traces = search: TracesClient, SearchTracesRequest => SearchTracesResponse;
+    get_trace = get: TracesClient, GetTraceRequest => Trace;
+    compare_traces = compare: TracesClient, CompareTracesRequest => CompareTracesResponse;
+    trace_graph = graph: TracesClient, GraphRequest => GraphResponse;
+    purge_traces = purge: TracesClient, PurgeTracesRequest => PurgeTracesResponse;
+    trace_stores = stores: TracesClient, StoresRequest => StoresResponse;
+    read_logs = read: LogsClient, ReadLogsRequest => ReadLogsResponse;
+    set_log_level = set_level: LogsClient, SetLevelRequest => SetLevelResponse;
 }

@@ -11,6 +11,7 @@ mod node;
 mod reading;
 pub(crate) mod streams;
 mod target;
+pub(super) mod trace;
 
 use std::{
     sync::{
@@ -89,6 +90,8 @@ impl CallError {
 pub(crate) struct Client {
     inner: Arc<Inner>,
     reading: ReadArguments,
+    /// A person's command, which has a trace of its own.
+    is_traced: bool,
 }
 
 struct Inner {
@@ -120,6 +123,7 @@ impl Client {
                 caller: caller(),
             }),
             reading: ReadArguments::default(),
+            is_traced: false,
         })
     }
 
@@ -127,6 +131,15 @@ impl Client {
     #[must_use]
     pub(crate) fn reading(self, reading: ReadArguments) -> Self {
         Self { reading, ..self }
+    }
+
+    /// The same client, whose commands that change something belong to a trace of this process.
+    #[must_use]
+    pub(crate) fn traced(self) -> Self {
+        Self {
+            is_traced: true,
+            ..self
+        }
     }
 
     /// The version token of the last answer; for commands that make one call after the other.
@@ -161,6 +174,7 @@ impl Client {
     {
         let started = Instant::now();
         let deadline = started + self.inner.patience;
+        let given_id = request_id;
         let request_id: Option<AsciiMetadataValue> = match request_id.map(str::parse).transpose() {
             Ok(id) => id,
             Err(_) => {
@@ -213,7 +227,10 @@ impl Client {
                         let ordinal = progress.started;
                         progress.started += 1;
                         progress.in_flight.push(ordinal);
-                        let channel = self.inner.nodes[order[ordinal % order.len()]].channel.clone();
+                        let node = &self.inner.nodes[order[ordinal % order.len()]];
+                        let channel = node.channel.clone();
+                        let traced = given_id.filter(|_| self.is_traced);
+                        let traced = traced.map(|id| trace::Attempt::begin(&node.address, id, ordinal));
                         let timeout = ATTEMPT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
                         let mut request = Request::new(message.clone());
                         request.set_timeout(timeout);
@@ -223,12 +240,22 @@ impl Client {
                         } else {
                             self.reading.tell(request.metadata_mut());
                         }
-                        let reply = method(channel, request);
+                        let traceparent = traced.as_ref().and_then(trace::Attempt::traceparent);
+                        if let Some(Ok(traceparent)) = traceparent.map(|text| text.parse::<AsciiMetadataValue>()) {
+                            request.metadata_mut().insert("traceparent", traceparent);
+                        }
+                        let reply = method(channel.clone(), request);
                         attempts.push(Box::pin(async move {
-                            match tokio::time::timeout(timeout, reply).await {
-                                Ok(result) => (ordinal, result),
-                                Err(_) => (ordinal, Err(Status::deadline_exceeded("the node did not answer in time"))),
+                            let in_time = tokio::time::timeout(timeout, reply).await;
+                            let silent = |_| Err(Status::deadline_exceeded("the node did not answer in time"));
+                            let result = in_time.unwrap_or_else(silent);
+                            if let Some(traced) = traced {
+                                let may_be_gone = result.as_ref().is_err_and(|status| {
+                                    is_transport(status) || status.code() == Code::DeadlineExceeded
+                                });
+                                traced.end(&result, may_be_gone, &channel);
                             }
+                            (ordinal, result)
                         }));
                         if order.len() > 1 {
                             start_next = Some(Instant::now() + HEDGE_AFTER);

@@ -33,9 +33,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What a command that is named to a person needs to reach the same cluster.
+    pub(crate) fn words(&self) -> String {
+        match (&self.address[..], self.base_port) {
+            ([], 7000) => String::new(),
+            ([], port) => format!(" --base-port {port}"),
+            (addresses, _) => format!(" --address {}", addresses.join(",")),
+        }
+    }
+
     /// A client with the patience of a person.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        self.connect_for(COMMAND_PATIENCE).await
+        self.connect_for(COMMAND_PATIENCE).await.map(Client::traced)
     }
 
     /// A client that knows all nodes of the cluster, also those that are down now.

@@ -192,7 +192,8 @@ impl Place {
             value["request_id"] = Value::String(request_id);
             print_json(&value);
         } else {
-            print_text(&view::order_text(&order));
+            let trace = format!("trace: playhouse trace show {}{}", reply.trace_id, self.target.words());
+            print_text(&format!("{}\n\n{trace}", view::order_text(&order)));
         }
         let accepted = self.no_wait || order.status() == OrderStatus::Confirmed;
         Ok(if accepted {

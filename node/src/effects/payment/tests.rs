@@ -32,6 +32,7 @@ async fn real_provider() -> String {
         latency_ms: 0,
         decline_over_minor: Some(100_000),
         data: None,
+        spans_to: Vec::new(),
     };
     tokio::spawn(async move { provider::serve(listener, &options, std::future::pending()).await });
     url

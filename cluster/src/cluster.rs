@@ -1,7 +1,6 @@
 //! The one door to the engine.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -170,12 +169,6 @@ impl Cluster {
                 .max_decoding_message_size(FRAME_BYTES_MAX)
                 .max_encoding_message_size(FRAME_BYTES_MAX),
         )
-    }
-
-    /// All nodes of the cluster with where they listen, as this node knows them now.
-    pub fn members(&self) -> Vec<(NodeId, SocketAddr)> {
-        let map = self.engine.map();
-        map.members.iter().map(|(id, member)| (*id, member.address)).collect()
     }
 
     /// What may be made wrong with this node, for trials; `None` unless [`Config::chaos`] allows it.

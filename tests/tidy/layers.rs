@@ -67,6 +67,7 @@ const LIBRARIES: &[Library] = &[
             "node/src/local",
             "node/src/http",
             "node/src/telemetry/traces",
+            "node/src/telemetry/metrics/tests.rs",
             "tests",
             "examples",
         ],
@@ -133,6 +134,7 @@ const LIBRARIES: &[Library] = &[
         name: "opentelemetry_proto",
         places: &[
             "node/src/telemetry/traces",
+            "node/src/telemetry/metrics/tests.rs",
             "node/src/api/mod.rs",
             "node/src/api/traces.rs",
             "node/src/cli/client/trace.rs",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{Engine, schema::card_of, status::Detail};
 use crate::{
+    cluster::Cluster,
     codec,
     config::NodeId,
     entity::{RequestId, envelope::Envelope},
@@ -31,6 +33,14 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const CLOSE_INTERVAL: Duration = Duration::from_millis(300);
 /// Time between two looks at what should be placed elsewhere.
 const PLACE_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Cluster {
+    /// All nodes of the cluster with where they listen, as this node knows them now.
+    pub fn members(&self) -> Vec<(NodeId, SocketAddr)> {
+        let map = self.engine().map();
+        map.members.iter().map(|(id, member)| (*id, member.address)).collect()
+    }
+}
 
 impl Engine {
     /// Asks the roster for a change.

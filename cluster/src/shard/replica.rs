@@ -33,15 +33,14 @@ use crate::{
     entity::{
         EntityKey, Registry, RequestId,
         activation::{
-            Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Delivered,
-            FireMessage, Undelivered,
+            Activation, ActivationArguments, ActivationHandle, ActivationMessage, Answered, CommandMessage, Undelivered,
         },
         envelope::Envelope,
         gate::Gate,
         kind::Live,
     },
     feed::FeedSource,
-    journal::{Decided, EffectId, Firing, LoadedEntity, Record, Reply, Shard},
+    journal::{Decided, EffectId, LoadedEntity, Record, Reply, Shard},
     metrics::{Meters, shard::ShardMeter},
     replication::{Members, Role},
     schema::fleet::Fleet,
@@ -56,7 +55,7 @@ const TAIL_OVER_LIMIT_MAX: usize = 8;
 /// In front of an entity whose mailbox is full of clients' commands there is still room for effects, and more for outcomes: they
 /// end what is under way. In quarters of `mailbox_len_max`.
 pub(super) const MAILBOX_QUARTERS: usize = 4;
-const MAILBOX_QUARTERS_EFFECTS: usize = 5;
+pub(super) const MAILBOX_QUARTERS_EFFECTS: usize = 5;
 const MAILBOX_QUARTERS_OUTCOMES: usize = 6;
 
 /// Who leads a shard, as far as this node knows.
@@ -402,29 +401,8 @@ impl Replica {
         Ok((reply, self.token_of(index)))
     }
 
-    /// Lets an entity's timer fire, if it is still to fire; resolves when that is durable.
-    pub(crate) async fn fire(
-        self: &Arc<Self>,
-        key: &EntityKey,
-        firing: Firing,
-        trace: crate::trace::TraceContext,
-    ) -> Delivered {
-        if self.is_behind() {
-            return Err(Undelivered::Overloaded(Limit::Tail));
-        }
-        let (reply, answer) = oneshot::channel();
-        let message = FireMessage { firing, trace, reply };
-        let pass = self.deliver(key, ActivationMessage::Fire(message), MAILBOX_QUARTERS_EFFECTS)?;
-        let watched = pass.map(|pass| Watched::new(self, key, pass));
-        let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
-        if let (Some(watched), Ok(_)) = (watched, &delivered) {
-            watched.succeeded();
-        }
-        delivered
-    }
-
     /// Whether checkpoints have fallen so far behind that memory would grow without a bound.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let max = self.surroundings.limits.tail_bytes_max * TAIL_OVER_LIMIT_MAX;
         self.tail_bytes.load(Ordering::Relaxed) > max && self.state.lock().tail_bytes() > max
     }

@@ -10,14 +10,22 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-use super::{replica::Replica, schedule::Schedule};
+use super::{
+    replica::{MAILBOX_QUARTERS_EFFECTS, Replica},
+    restart::Watched,
+    schedule::Schedule,
+};
 use crate::{
-    entity::activation::Undelivered,
+    admission::Limit,
+    entity::{
+        EntityKey,
+        activation::{ActivationMessage, Delivered, FireMessage, Undelivered},
+    },
     journal::{Firing, TimerKey},
     trace::TraceContext,
 };
@@ -114,6 +122,24 @@ async fn fire(replica: &Arc<Replica>, key: &TimerKey, firing: &Firing) {
     if let Err(reason) = delivered {
         span.fail(&format!("{reason:?}"));
         tracing::debug!(entity = %key.entity, timer = %key.name, ?reason, "a timer is fired again");
+    }
+}
+
+impl Replica {
+    /// Lets an entity's timer fire, if it is still to fire; resolves when that is durable.
+    pub(crate) async fn fire(self: &Arc<Self>, key: &EntityKey, firing: Firing, trace: TraceContext) -> Delivered {
+        if self.is_behind() {
+            return Err(Undelivered::Overloaded(Limit::Tail));
+        }
+        let (reply, answer) = oneshot::channel();
+        let message = FireMessage { firing, trace, reply };
+        let pass = self.deliver(key, ActivationMessage::Fire(message), MAILBOX_QUARTERS_EFFECTS)?;
+        let watched = pass.map(|pass| Watched::new(self, key, pass));
+        let delivered = answer.await.unwrap_or(Err(Undelivered::Unknown));
+        if let (Some(watched), Ok(_)) = (watched, &delivered) {
+            watched.succeeded();
+        }
+        delivered
     }
 }
 

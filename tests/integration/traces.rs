@@ -30,7 +30,7 @@ use tonic::{
 };
 
 /// What does not come within this never comes.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// A collector that keeps all spans by their traces.
 #[derive(Clone, Default)]
@@ -79,7 +79,9 @@ impl Collector {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn tree(trace: &Value) -> BTreeMap<String, String> {

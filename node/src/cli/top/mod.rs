@@ -87,7 +87,7 @@ impl Top {
 
     /// Until somebody leaves. What cannot be had is told on the screen, above what was seen last.
     async fn show(&self, client: &Client, terminal: &mut ratatui::DefaultTerminal) -> Result<ExitCode, Failure> {
-        let keys = listen();
+        let keys = listen().map_err(|error| Failure::no(format!("the keyboard cannot be read: {error}")))?;
         let mut view = View::default();
         let mut is_held = false;
         let failed = |error: io::Error| Failure::no(format!("the screen cannot be drawn: {error}"));
@@ -145,9 +145,9 @@ fn unix_ms() -> u64 {
 }
 
 /// Reads the keyboard on a thread of its own, which ends with the program.
-fn listen() -> mpsc::Receiver<Key> {
+fn listen() -> io::Result<mpsc::Receiver<Key>> {
     let (sender, keys) = mpsc::channel();
-    thread::spawn(move || {
+    thread::Builder::new().name("keyboard".into()).spawn(move || {
         while let Ok(event) = event::read() {
             let said = match event {
                 Event::Key(key) if key.kind == KeyEventKind::Release => continue,
@@ -166,6 +166,6 @@ fn listen() -> mpsc::Receiver<Key> {
                 return;
             }
         }
-    });
-    keys
+    })?;
+    Ok(keys)
 }

@@ -1,7 +1,7 @@
 // Lines over time, drawn anew in place. No axis moves while values stay below its top.
 
 const SVG = 'http://www.w3.org/2000/svg';
-const WIDTH = 460, HEIGHT = 130, LEFT = 44, BOTTOM = 16, TOP = 8;
+const HEIGHT = 130, LEFT = 44, BOTTOM = 16, TOP = 8;
 
 function s(tag, attributes = {}, text) {
   const element = document.createElementNS(SVG, tag);
@@ -20,17 +20,17 @@ function above(value) {
 export class Chart {
   /** lines: [{ name, colour }]; show(value) makes text of a value. */
   constructor(title, lines, { show = (value) => String(Math.round(value * 100) / 100), seconds = 300 } = {}) {
-    Object.assign(this, { lines, show, seconds, top: 0 });
-    this.svg = s('svg', { class: 'chart', viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': title });
+    Object.assign(this, { lines, show, seconds, top: 0, width: 460, last: [] });
+    this.svg = s('svg', { class: 'chart', role: 'img', 'aria-label': title });
     this.grid = [0, .5, 1].map((part) => {
       const y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - part);
-      this.svg.append(s('line', { class: 'axis', x1: LEFT, x2: WIDTH, y1: y, y2: y }));
+      this.svg.append(s('line', { class: 'axis', x1: LEFT, x2: '100%', y1: y, y2: y }));
       const text = s('text', { x: LEFT - 6, y: y + 4, 'text-anchor': 'end' });
       this.svg.append(text);
       return [part, text];
     });
-    this.svg.append(s('text', { x: LEFT, y: HEIGHT - 2 }, `−${seconds / 60} min`), s('text', { x: WIDTH, y: HEIGHT - 2, 'text-anchor': 'end' }, 'now'));
-    this.paths = lines.map((line) => { const path = s('path', { fill: 'none', 'stroke-width': 1.8, 'vector-effect': 'non-scaling-stroke' }); path.style.stroke = `var(--${line.colour})`; this.svg.append(path); return path; });
+    this.svg.append(s('text', { x: LEFT, y: HEIGHT - 2 }, `−${seconds / 60} min`), s('text', { x: '100%', y: HEIGHT - 2, 'text-anchor': 'end' }, 'now'));
+    this.paths = lines.map((line) => { const path = s('path', { fill: 'none', 'stroke-width': 1.8 }); path.style.stroke = `var(--${line.colour})`; this.svg.append(path); return path; });
     this.legend = document.createElement('div');
     this.legend.className = 'legend';
     this.values = lines.map((line) => {
@@ -45,10 +45,14 @@ export class Chart {
     const heading = document.createElement('h2');
     heading.textContent = title;
     this.element.append(heading, this.svg, this.legend);
+    // Drawn in the pixels that there are, so that neither text nor lines are stretched.
+    new ResizeObserver(([entry]) => { this.width = entry.contentRect.width || this.width; this.update(this.last); }).observe(this.svg);
   }
 
   /** One list of [ms, value] a line; values that are null leave a gap. */
   update(series, now = Date.now()) {
+    this.last = series;
+    const WIDTH = this.width;
     const from = now - this.seconds * 1_000;
     const seen = series.map((points) => points.filter(([at]) => at >= from));
     const highest = Math.max(0, ...seen.flat().map(([, value]) => value ?? 0));

@@ -62,7 +62,7 @@ impl Web {
 
 #[tokio::test]
 async fn a_browser_can_do_what_grpc_can() {
-    let cluster = TestCluster::start(&harness::program!(), 3).await;
+    let cluster = TestCluster::start(harness::program!(), 3).await;
     let web = Web::enter(&cluster).await;
 
     assert_eq!(web.get("/healthz").await.status(), StatusCode::OK);
@@ -124,7 +124,7 @@ async fn a_browser_can_do_what_grpc_can() {
 
 #[tokio::test]
 async fn whoever_has_no_right_is_told_why() {
-    let cluster = TestCluster::start(&harness::program!(), 1).await;
+    let cluster = TestCluster::start(harness::program!(), 1).await;
     let web = Web::enter(&cluster).await;
 
     let anonymous = web
@@ -198,7 +198,7 @@ async fn whoever_has_no_right_is_told_why() {
 
 #[tokio::test]
 async fn the_consoles_files_come_from_the_node_and_are_kept_by_browsers() {
-    let cluster = TestCluster::start(&harness::program!(), 1).await;
+    let cluster = TestCluster::start(harness::program!(), 1).await;
     let web = Web::enter(&cluster).await;
     let page = web.get("/").await;
     let policy = page.headers()[header::CONTENT_SECURITY_POLICY]

@@ -109,10 +109,12 @@ fn filter_of(directives: &str) -> Result<EnvFilter, String> {
     }
     for part in directives.split(',') {
         // The library would take a misspelt level for a target of which everything is written.
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-        level.trim().parse::<LevelFilter>().map_err(|_| {
-            format!("has {part:?}: {level:?} is no level; there are error, warn, info, debug, trace and off")
-        })?;
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "has {part:?}: {level:?} is no level; there are error, warn, info, debug, trace and off"
+            ));
+        }
     }
     EnvFilter::builder()
         .parse(directives)

@@ -86,7 +86,12 @@ impl Levels {
     pub(super) async fn look(&self, cluster: &Cluster) {
         if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKS) {
             let parts = cluster.led_parts::<Model>(&()).await;
-            *self.answer.write() = Model::merge(parts, &());
+            self.take(Model::merge(parts, &()));
         }
+    }
+
+    /// What there is just now.
+    pub(super) fn take(&self, answer: Answer) {
+        *self.answer.write() = answer;
     }
 }

@@ -193,7 +193,6 @@ impl Spill {
                     kept.push(frame);
                 }
             })?;
-            self.segments.remove(segment);
             let frames: Vec<_> = kept
                 .iter()
                 .map(|frame| (frame.trace_id, frame.content.clone()))
@@ -204,6 +203,8 @@ impl Spill {
                     .zip(places)
                     .map(|(frame, place)| (frame.trace_id, frame.place, place)),
             );
+            // Not before: its number must not be given to the one that replaces it.
+            self.segments.remove(segment);
             self.delete(*segment);
         }
         Ok(moved)

@@ -52,15 +52,17 @@ class Page:
         self.said = []
         self.tab.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         # A request that fails is an error only where nothing died.
-        self.tab.on("console", lambda line: self.said.append(line.text) if line.type == "error" and not dies else None)
+        # Nor is one that asks whether something is there, and hears that it is not: a saga of this name, a quarantine.
+        is_fault = lambda line: line.type == "error" and not dies and "(Not Found)" not in line.text
+        self.tab.on("console", lambda line: self.said.append(line.text) if is_fault(line) else None)
 
     def enter(self, link):
         self.tab.goto(link)
-        self.tab.wait_for_selector("nav a", timeout=10_000)
+        self.tab.wait_for_selector("nav a", state="attached", timeout=10_000)
 
     def show(self, place):
         self.tab.evaluate("place => { location.hash = place }", f"#/{place}")
-        self.tab.wait_for_function("place => document.querySelector('main h1') && location.hash === `#/${place}`", arg=place)
+        self.tab.wait_for_selector("main h1")
         self.tab.wait_for_timeout(1_500)
 
     def shot(self, name):
@@ -113,7 +115,7 @@ with sync_playwright() as engine:
     first.tab.on("response", lambda response: loaded.append(len(response.body())) if "/console/" in response.url or response.url.endswith("/") else None)
     began = time.monotonic()
     first.enter(playhouse("console"))
-    first.tab.wait_for_function("document.querySelectorAll('main .tile b').length > 3 && [...document.querySelectorAll('main .tile b')].some(tile => tile.textContent !== '–')")
+    first.tab.locator("main .tile b", has_text="0").first.wait_for()
     view_ms = first.tab.evaluate("performance.getEntriesByType('paint').at(-1)?.startTime ?? 0")
     check(view_ms < FIRST_VIEW_MS, f"the first view is painted after {view_ms:.0f} ms")
     check(sum(loaded) < FIRST_VIEW_BYTES, f"it takes {sum(loaded)} bytes")
@@ -156,7 +158,7 @@ with sync_playwright() as engine:
     check(not page.faults(), "no page fails while a node is dead")
     playhouse("restart", str(node))
     page.show("cluster")
-    page.tab.wait_for_function("!document.querySelector('.node.down')", timeout=30_000)
+    page.tab.wait_for_selector(".node.down", state="detached", timeout=30_000)
     check(True, "the node is seen to be back")
 
     # A kill by the button, seen on the page.
@@ -174,7 +176,7 @@ with sync_playwright() as engine:
     check("was killed" in row, "the trial is listed with what it did")
     check(page.tab.locator(".pill.bad", has_text="✗").count() == 0, "what must hold still holds")
     page.tab.locator("article.node").last.get_by_role("button", name="Start", exact=True).click()
-    page.tab.wait_for_function("!document.querySelector('.node.down')", timeout=30_000)
+    page.tab.wait_for_selector(".node.down", state="detached", timeout=30_000)
     page.tab.close()
 
     # A page that stays open does not grow.

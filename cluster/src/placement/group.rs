@@ -32,12 +32,18 @@ pub(crate) enum Move {
     Change { group: u32, changes: Vec<MemberChange> },
 }
 
-/// The next move of a group that this node leads, if one is due: first its members, then its leader.
+/// The next move of a group that this node leads, if one is due: an unwell leader makes place, then the members are seen to,
+/// then who leads them.
 pub(crate) fn next_move(group: &GroupStatus, own: NodeId, home: &[RaftId], view: &View) -> Option<Move> {
     if !group.is_leader || group.transferring || !group.members.voters_outgoing.is_empty() {
         return None;
     }
     let transfer = |to| Move::Transfer { group: group.group, to };
+    if view.is_unwell
+        && let Some(to) = best_leader(group, own, home, view).or_else(|| any_leader(group, own, view))
+    {
+        return Some(transfer(to));
+    }
     match member_changes(group, own, home) {
         Changes::Due(changes) => Some(Move::Change {
             group: group.group,
@@ -45,7 +51,6 @@ pub(crate) fn next_move(group: &GroupStatus, own: NodeId, home: &[RaftId], view:
         }),
         // Its own replica goes: somebody else has to see to that.
         Changes::LeadFromElsewhere => best_leader(group, own, home, view).map(transfer),
-        Changes::None if view.is_unwell => best_leader(group, own, home, view).map(transfer),
         Changes::None => {
             let preferred = node_of(*home.first()?);
             let is_due =
@@ -133,20 +138,33 @@ fn matched(group: &GroupStatus, replica: RaftId) -> u64 {
     found.map_or(0, |(_, matched)| *matched)
 }
 
-/// Whether a node's replica votes, belongs to the home, and has what is needed to take over without a wait.
+/// Whether a replica votes, and has what is needed to take over without a wait.
+fn can_take_over(group: &GroupStatus, replica: RaftId, view: &View) -> bool {
+    view.can_lead.contains(&node_of(replica))
+        && group.members.voters.contains(&replica)
+        && matched(group, replica) + TRANSFER_LAG_MAX >= group.last
+}
+
+/// Whether a node's replica can take over, and belongs to the home.
 fn can_lead(group: &GroupStatus, node: NodeId, home: &[RaftId], view: &View) -> bool {
     let replica = home.iter().copied().find(|id| node_of(*id) == node);
-    replica.is_some_and(|id| {
-        view.can_lead.contains(&node)
-            && group.members.voters.contains(&id)
-            && matched(group, id) + TRANSFER_LAG_MAX >= group.last
-    })
+    replica.is_some_and(|id| can_take_over(group, id, view))
 }
 
 fn best_leader(group: &GroupStatus, own: NodeId, home: &[RaftId], view: &View) -> Option<NodeId> {
     home.iter()
         .map(|id| node_of(*id))
         .find(|node| *node != own && can_lead(group, *node, home, view))
+}
+
+/// A node that can lead although its replica is to go. For a leader that is unwell only: two that are both to go would give the
+/// leadership to each other for ever.
+fn any_leader(group: &GroupStatus, own: NodeId, view: &View) -> Option<NodeId> {
+    let voters = group.members.voters.iter().copied();
+    voters
+        .filter(|id| node_of(*id) != own && can_take_over(group, *id, view))
+        .map(node_of)
+        .next()
 }
 
 #[cfg(test)]
@@ -213,6 +231,24 @@ mod tests {
         );
         view.can_lead.clear();
         assert_eq!(next_move(&group, 1, &[1, 2, 3], &view), None, "nobody is better");
+    }
+
+    #[test]
+    fn a_node_that_is_unwell_gives_its_leadership_away_before_it_changes_members() {
+        let mut view = everyone();
+        view.is_unwell = true;
+        let home = [4, raft_id(3, 77), raft_id(1, 78)];
+        let group = led_by(1, &[(3, 999)]);
+        assert_eq!(
+            next_move(&group, 1, &home, &view),
+            Some(Move::Transfer { group: 0, to: 3 }),
+            "it is to go, but it can lead"
+        );
+        view.is_unwell = false;
+        assert_eq!(
+            next_move(&group, 1, &home, &view),
+            planned(&[MemberChange::AddLearner(4)])
+        );
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl World {
     pub(super) fn start(&mut self, node: NodeId, is_first: bool) {
         self.tell(format!("node {node} starts"));
         if let Some(what) = self.damage_of_log(node) {
-            return self.finds_damage(node, &what);
+            return self.cannot_start(node, &what);
         }
         let (mut boots, mut replicas, mut newest) = (Vec::new(), BTreeMap::new(), 0);
         let disk = &mut self.node(node).disk;
@@ -112,7 +112,7 @@ impl World {
                 .retain(|(of, generation), _| *of != group || *generation == stored.generation);
             let shard = match Shard::open(disk.store(group, stored.generation)) {
                 Ok(shard) => shard,
-                Err(error) => return self.finds_damage(node, &error),
+                Err(error) => return self.cannot_start(node, &error),
             };
             let meta = shard.meta().clone();
             if meta.applied.0 < stored.cut.0 {

@@ -20,6 +20,8 @@ pub(super) struct Damage {
     pub(super) is_there: bool,
     /// The node has said so; it leads nothing then, as far as others can.
     pub(super) is_found: bool,
+    /// The node ended because of it, and will at each start.
+    keeps_down: bool,
     /// The log's entry in which it did: group, index, and the sum of what was written.
     log: Option<(u32, u64, u32)>,
 }
@@ -148,9 +150,15 @@ impl World {
 
     /// A node must not go on with what it has read: it ends, and comes back.
     pub(super) fn ends_for_damage(&mut self, node: NodeId, what: &dyn Display) {
-        self.finds_damage(node, what);
+        self.cannot_start(node, what);
         self.crash(node);
         self.come_back(node);
+    }
+
+    /// A node must not begin with what it has read.
+    pub(super) fn cannot_start(&mut self, node: NodeId, what: &dyn Display) {
+        self.finds_damage(node, what);
+        self.node(node).disk.damage.keeps_down = true;
     }
 
     /// A fetched snapshot is not what was made: the source makes another before long.
@@ -198,10 +206,10 @@ impl World {
     }
 
     /// Whether all other replicas of a node's groups are there and have seen the end of all changes of members. One that cannot start
-    /// is no use to anyone as it is, and changes of members may wait for it.
+    /// is no use to anyone as it is, and changes of members may wait for it. One that is down for another reason is waited for: a
+    /// group may have two voters meanwhile, and need the vote of this one.
     fn can_replace(&self, node: NodeId) -> bool {
-        let is_down = self.nodes[&node].run.is_none();
-        is_down
+        self.nodes[&node].disk.damage.keeps_down
             || (0..self.shape.groups).all(|group| {
                 self.home_of(group)
                     .into_iter()

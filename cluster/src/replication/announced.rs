@@ -4,11 +4,13 @@ use bytes::Bytes;
 use proto::cluster::v1 as pb;
 
 use super::{
-    Applied, Boot, Driver, HardState, Input, Members, Output, Settings, Task, driver::SnapshotPosition, raft_id,
+    Applied, Driver, Input, Members, Output, Task,
+    driver::SnapshotPosition,
+    fresh::{GROUP, driver_of_three},
+    raft_id,
 };
 use crate::config::NodeId;
 
-const GROUP: u32 = 0;
 const AWAY: NodeId = 3;
 /// Ticks within which all of a step has happened: elections, and what is said again.
 const TICKS: usize = 100;
@@ -22,35 +24,8 @@ struct Replicas {
 
 impl Replicas {
     fn new() -> Self {
-        let members = Members::of_voters((1..=AWAY).map(|node| raft_id(node, 0)).collect());
-        let driver = |node: NodeId| {
-            let settings = Settings {
-                heartbeat_ticks: 2,
-                election_ticks: 6,
-                append_records_max: 8,
-                append_bytes_max: 1 << 16,
-                seed: u64::from(node),
-                life: 1,
-            };
-            let boot = Boot {
-                group: GROUP,
-                id: raft_id(node, 0),
-                hard_state: HardState {
-                    term: 1,
-                    vote: 0,
-                    commit: 1,
-                },
-                cut: (1, 1),
-                entries: Vec::new(),
-                applied: 1,
-                members: members.clone(),
-                generation: 0,
-                campaign: node == 1,
-            };
-            Driver::new(node, &settings, vec![boot])
-        };
         Self {
-            drivers: (1..=AWAY).map(driver).collect(),
+            drivers: (1..=AWAY).map(|node| driver_of_three(node, node == 1)).collect(),
             applied: 0,
             term: 0,
         }

@@ -20,6 +20,8 @@ mod catch_up;
 mod credible;
 pub(crate) mod driver;
 mod election;
+#[cfg(test)]
+mod fresh;
 mod group;
 mod group_log;
 pub(crate) mod members;

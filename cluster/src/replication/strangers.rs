@@ -5,37 +5,12 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use proto::cluster::v1 as pb;
 
-use super::{Boot, Driver, HardState, Input, Members, Settings, Task, raft_id};
+use super::{
+    Input, Members, Task,
+    fresh::{GROUP, driver_of_three},
+    raft_id,
+};
 use crate::inputs::cases;
-
-const GROUP: u32 = 0;
-
-fn driver() -> Driver {
-    let settings = Settings {
-        heartbeat_ticks: 2,
-        election_ticks: 6,
-        append_records_max: 8,
-        append_bytes_max: 1 << 16,
-        seed: 1,
-        life: 1,
-    };
-    let boot = Boot {
-        group: GROUP,
-        id: raft_id(1, 0),
-        hard_state: HardState {
-            term: 1,
-            vote: 0,
-            commit: 1,
-        },
-        cut: (1, 1),
-        entries: Vec::new(),
-        applied: 1,
-        members: Members::of_voters((1..=3).map(|node| raft_id(node, 0)).collect()),
-        generation: 0,
-        campaign: false,
-    };
-    Driver::new(1, &settings, vec![boot])
-}
 
 /// Mostly near what the group has, so that it gets past the first comparison.
 fn number() -> impl Strategy<Value = u64> {
@@ -116,7 +91,7 @@ proptest! {
 
     #[test]
     fn nothing_in_a_message_stops_a_driver(inputs in vec(input(), 1..40)) {
-        let mut driver = driver();
+        let mut driver = driver_of_three(1, false);
         for input in inputs {
             let output = driver.step([input]);
             let snapshots = output.tasks.iter().any(|task| matches!(task, Task::FetchSnapshot { .. }));
@@ -132,7 +107,7 @@ proptest! {
 
 /// A driver goes on after one message of a peer that no peer sends, and after its own next tick.
 fn survives(message: pb::RaftMessage) {
-    let mut driver = driver();
+    let mut driver = driver_of_three(1, false);
     let message = pb::GroupMessage {
         group: GROUP,
         message: Some(message),

@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     faults::Faults,
     journal::Shard,
+    shard::tell,
     store::{
         StoreError, damage,
         erase::Erasure,
@@ -98,7 +99,7 @@ pub(super) fn open(config: &Config, faults: &Arc<Faults>) -> Result<Folder, Stri
         aside.display()
     );
     tracing::error!("{text}");
-    eprintln!("playhouse: {text}");
+    tell(&text);
     match open_as(config, faults, true) {
         Ok(folder) => Ok(folder),
         Err(OpenError::Damaged(reason) | OpenError::Unusable(reason)) => Err(reason),

@@ -34,7 +34,7 @@ pub(crate) mod supervisor;
 pub(crate) mod timers;
 pub(crate) mod timings;
 
-use std::path::Path;
+use std::{io::Write as _, path::Path};
 
 use crate::{
     entity::{Entity as _, EntityKey},
@@ -58,8 +58,13 @@ pub(crate) fn shard_of(key: &EntityKey, shards: u32) -> u32 {
 /// restart replays the log.
 pub(crate) fn end_node(reason: &str) -> ! {
     tracing::error!(reason, "this node cannot go on and ends");
-    eprintln!("playhouse: this node cannot go on and ends: {reason}");
+    tell(&format!("this node cannot go on and ends: {reason}"));
     std::process::exit(70);
+}
+
+/// A line for whoever started the process. It is lost where it cannot be written, as on a full disk that holds the process's log too.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "playhouse: {text}");
 }
 
 /// Ends the process because of what the store says. Damage is noted in the data folder: at the next start the node fetches everything from
@@ -78,7 +83,26 @@ pub(crate) fn end_with(data: &Path, what: &str, error: &StoreError) -> ! {
 
 #[cfg(test)]
 mod tests {
+    use std::{env, fs::File, process::Command};
+
     use super::*;
+
+    /// Set for a test that runs itself once more, in a process that is to end.
+    const ENDS: &str = "PLAYHOUSE_TEST_ENDS";
+
+    #[test]
+    fn a_node_ends_also_where_nobody_can_be_told() {
+        if env::var_os(ENDS).is_some() {
+            end_node("there is no room");
+        }
+        let ended = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "shard::tests::a_node_ends_also_where_nobody_can_be_told"])
+            .env(ENDS, "1")
+            .stderr(File::options().write(true).open("/dev/full").expect("Linux has it"))
+            .output()
+            .expect("it runs");
+        assert_eq!(ended.status.code(), Some(70), "{ended:?}");
+    }
 
     #[test]
     fn entities_with_one_id_share_a_shard_and_ids_spread() {

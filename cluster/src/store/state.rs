@@ -22,7 +22,7 @@ use super::{
     mark::{self, Mark},
     seal::{seal, unseal},
 };
-use crate::faults::Faults;
+use crate::{faults::Faults, shard::end_node};
 
 /// How often, and in what interval, a store that is still in use is tried.
 const OPEN_ATTEMPTS_MAX: u32 = 30;
@@ -283,12 +283,21 @@ impl StateStore for SledShard {
             }
         }
         self.faults.before_write().map_err(|error| failed(&error))?;
-        self.tree.apply_batch(rows).map_err(|error| broken(&error))
+        self.tree.apply_batch(rows).map_err(|error| match error {
+            // Whoever wrote this might go on, but sled counts it among its writers for ever: each later flush waits for it, and so
+            // nothing is ever checkpointed again.
+            sled::Error::Io(_) => end_node(&format!(
+                "the state store cannot be written: {error}; free the disk or replace it, then start the node"
+            )),
+            error => broken(&error),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{env, process::Command};
+
     use super::*;
 
     fn batch(rows: &[(&str, &str)]) -> Batch {
@@ -319,6 +328,31 @@ mod tests {
         assert_eq!(last.as_deref(), Some(&b"eb"[..]));
         db.keep_only(3, 2).expect("dropped");
         assert_eq!(db.shard(3, 1).expect("a shard").get(b"eb").expect("read"), None);
+    }
+
+    /// Runs itself once more, in a process in which no file may grow beyond 2 MiB.
+    #[test]
+    fn a_write_for_which_there_is_no_room_ends_the_node() {
+        if env::var_os("PLAYHOUSE_TEST_NO_ROOM").is_some() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let db = StateDb::open(folder.path(), &Arc::default()).expect("a new store");
+            let models = db.models(0).expect("models");
+            let _ = models.write(batch(&[("ma", &"x".repeat(4 << 20))]));
+            return;
+        }
+        let ended = Command::new("sh")
+            .args([
+                "-c",
+                "trap '' XFSZ; ulimit -f 4096; exec \"$0\" --exact \"$1\" --nocapture",
+            ])
+            .arg(env::current_exe().expect("this program"))
+            .arg("store::state::tests::a_write_for_which_there_is_no_room_ends_the_node")
+            .env("PLAYHOUSE_TEST_NO_ROOM", "1")
+            .output()
+            .expect("it runs");
+        assert_eq!(ended.status.code(), Some(70), "{ended:?}");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(told.contains("free the disk"), "{told}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use proto::cluster::v1 as pb;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Engine,
@@ -28,7 +28,6 @@ use crate::{
     entity::{EntityKey, RequestId, activation::Undelivered, envelope::Envelope, release::Release},
     error::Error,
     journal::{Chain, Forgotten, Origin, Reply},
-    replication::node_of,
     shard::shard_of,
     token::VersionToken,
     trace::TraceContext,
@@ -42,9 +41,6 @@ const ATTEMPT_FIRST: Duration = Duration::from_millis(4);
 const ATTEMPT_MAX: Duration = Duration::from_millis(50);
 /// What callers are told to wait when there is no leader.
 const RETRY_UNAVAILABLE: Duration = Duration::from_millis(200);
-/// How long another replica is waited for that need not lead, and how many are asked before the leader.
-const FROM_ANOTHER_MAX: Duration = Duration::from_millis(200);
-const OTHERS_MAX: usize = 2;
 
 /// What is asked of an entity.
 #[derive(Debug, Clone)]
@@ -76,9 +72,9 @@ impl Body {
 
 /// A call, on its way.
 pub(super) struct Call<'a> {
-    shard: u32,
+    pub(super) shard: u32,
     pub(super) key: &'a EntityKey,
-    body: Body,
+    pub(super) body: Body,
     trace: TraceContext,
     tenant: &'a Tenant,
     pub(super) timeout: Duration,
@@ -225,62 +221,20 @@ impl Engine {
         Error::TimedOut { after: call.timeout }
     }
 
-    /// Asks replicas that need not lead: this node's own, then the others, the nearest first. `None` where the read is for
-    /// the leader, or none of them can answer.
-    async fn from_any(self: &Arc<Self>, call: &Call<'_>) -> Option<Result<Forwarded, Error>> {
-        let Body::Query(query) = &call.body else { return None };
-        query.behind?;
-        for node in self.any_order(call.shard) {
-            let answer = if node == self.node() {
-                self.here(call.shard, call).await
-            } else {
-                // Another replica shall answer from what it knows already, or the leader is asked.
-                let asked = self.there(node, call);
-                timeout(FROM_ANOTHER_MAX, asked).await.unwrap_or(Forwarded::Unknown)
-            };
-            match answer {
-                Forwarded::State(_) => return Some(Ok(answer)),
-                Forwarded::Failed(_) | Forwarded::Invalid { .. } | Forwarded::Forgotten(_) => {
-                    return Some(Err(refused(call.key, answer)));
-                }
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// The nodes that may answer a read for any replica, in the order in which they are asked.
-    fn any_order(&self, shard: u32) -> Vec<NodeId> {
-        let leader = self.routes[shard as usize].borrow().leader;
-        let mut others: Vec<_> = self
-            .map()
-            .home(shard)
-            .iter()
-            .map(|id| node_of(*id))
-            // The leader is asked in any case, for what is true now.
-            .filter(|node| *node != self.node() && Some(*node) != leader)
-            .filter_map(|node| {
-                let peer = self.links.peer(node).filter(|peer| peer.forward.is_up())?;
-                Some((peer.forward.nearness(), node))
-            })
-            .collect();
-        others.sort_unstable();
-        let own = self.replica(shard).map(|_| self.node());
-        own.into_iter()
-            .chain(others.into_iter().map(|(_, node)| node).take(OTHERS_MAX))
-            .collect()
-    }
-
     async fn until_answered(self: &Arc<Self>, call: &Call<'_>) -> Result<Forwarded, Error> {
         let mut routes = self.routes[call.shard as usize].subscribe();
         let mut hint = None;
         let mut attempt = 0_u32;
         loop {
             let leader = routes.borrow_and_update().leader;
+            let detour = self.detours.of(call.shard, Instant::now());
             let target = hint
                 .take()
                 .or(leader)
+                .or(detour)
                 .unwrap_or_else(|| self.any_replica(call.shard, attempt));
+            // Whoever is said to lead has been asked in vain, or cannot be known from here.
+            let may_relay = leader.is_none() && (attempt > 0 || detour == Some(target));
             let maybe_done = call.maybe_done.swap(
                 matches!(call.body, Body::Command(..) | Body::Release(..) | Body::Forget(_)),
                 Ordering::Relaxed,
@@ -289,7 +243,7 @@ impl Engine {
                 self.here(call.shard, call).await
             } else {
                 tokio::select! {
-                    answer = self.there(target, call) => answer,
+                    answer = self.there(target, call, may_relay) => answer,
                     // Whoever was asked leads no longer; it may be gone for good.
                     () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
                     // It may stand still, and nothing here would say so before its connection breaks.
@@ -307,7 +261,11 @@ impl Engine {
                 | Forwarded::Quarantine(_)
                 | Forwarded::Outbox(_)
                 | Forwarded::Tombstone(_) => {
-                    self.learn(call.shard, Some(target));
+                    if may_relay {
+                        self.detours.found(call.shard, target, Instant::now());
+                    } else {
+                        self.learn(call.shard, Some(target));
+                    }
                     return Ok(answer);
                 }
                 Forwarded::NotLeader(other) => {
@@ -357,7 +315,7 @@ impl Engine {
         }
     }
 
-    async fn there(&self, node: NodeId, call: &Call<'_>) -> Forwarded {
+    pub(super) async fn there(&self, node: NodeId, call: &Call<'_>, may_relay: bool) -> Forwarded {
         let Some(peer) = self.links.peer(node) else {
             return Forwarded::NotLeader(None);
         };
@@ -403,6 +361,7 @@ impl Engine {
                 String::new()
             },
             is_effect: call.is_effect,
+            may_relay,
             timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
             body: Some(match &call.body {
                 Body::Command(command, _) => pb::forward_request::Body::Command(command.clone()),
@@ -511,10 +470,14 @@ impl Engine {
             is_effect: request.is_effect,
             was_repeated: AtomicBool::new(false),
         };
-        self.here(request.shard, &call).await
+        let may_relay = request.may_relay && request.schema == self.fleet.fingerprint();
+        match self.here(request.shard, &call).await {
+            Forwarded::NotLeader(Some(leader)) if may_relay => self.relay(leader, &call).await,
+            answer => answer,
+        }
     }
 
-    async fn here(self: &Arc<Self>, shard: u32, call: &Call<'_>) -> Forwarded {
+    pub(super) async fn here(self: &Arc<Self>, shard: u32, call: &Call<'_>) -> Forwarded {
         let Some(replica) = self.replica(shard) else {
             return Forwarded::NotLeader(None);
         };

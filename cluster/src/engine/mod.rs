@@ -7,8 +7,10 @@
 //! members' builds can read), [`status`] and [`timers`] (what it tells people), [`history`] (what was recorded of an entity), [`forget`] (how it is
 //! forgotten, and the proof of it), [`retention`] (how its beginning is let go), [`audit`] (who has looked at it).
 
+mod any;
 mod audit;
 mod call;
+mod detour;
 mod feed;
 mod folder;
 pub(crate) mod forget;
@@ -46,6 +48,7 @@ use std::{
 
 use audit::Auditor;
 use bytes::Bytes;
+use detour::Detours;
 use parking_lot::Mutex;
 use proto::cluster::v1 as pb;
 use tokio::sync::{Semaphore, watch};
@@ -96,6 +99,7 @@ pub(crate) struct Engine {
     replicas: Arc<Slots>,
     /// Who leads each shard, the system shard last.
     routes: Vec<watch::Sender<Route>>,
+    detours: Detours,
     /// The cluster's map as this node last saw it, and its version.
     map: watch::Sender<Arc<(u64, Map)>>,
     /// Takes part: its replicas are open and its threads run.

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Engine, audit::Auditor, folder, folder::Folder, groups::Opened};
+use super::{Engine, audit::Auditor, detour::Detours, folder, folder::Folder, groups::Opened};
 use crate::{
     admission::Admission,
     cluster::StartError,
@@ -107,6 +107,7 @@ impl Engine {
             routes: (0..=config.shards)
                 .map(|_| watch::Sender::new(Route::default()))
                 .collect(),
+            detours: Detours::default(),
             replicas: Arc::new(Slots::new(config.shards + 1)),
             map: watch::Sender::new(Arc::new((version, map))),
             spans: Spans(services.spans().cloned()),

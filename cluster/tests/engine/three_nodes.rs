@@ -2,10 +2,13 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use crate::engines::{Node, free_addresses, request};
+use crate::engines::{Node, free_addresses, members, request};
 use cluster::{
-    Answer, AskError, Cluster, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry, Services,
+    Answer, AskError, Cluster, Config, Context, Decision, Effect, Entity, Error, Outcome, ReadOptions, Registry,
+    Services,
+    faults::{Direction, Fault},
 };
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -275,6 +278,80 @@ async fn a_node_that_lost_its_folder_comes_back_as_a_new_replica() {
     nodes.remove(0).stop().await;
     for n in 0..40 {
         assert_eq!(balance(&nodes[1].cluster, &format!("b{n}")).await.balance, 2);
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// The third has a majority with each of them, so nobody's leadership ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_nodes_ask_of_each_other_goes_through_the_third_while_they_are_cut_off_from_each_other() {
+    const ACCOUNTS: usize = 24;
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3);
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let plain = crate::engines::config(number, folder.path(), members(&addresses), Vec::new(), SHARDS);
+        let config = Config { chaos: true, ..plain };
+        let started = Node::start(config, Registry::new().with::<Account>(), Services::new()).await;
+        nodes.push(started.expect("the engine starts"));
+    }
+    for node in &nodes {
+        let ready = node.cluster.ready(Duration::from_secs(20)).await;
+        ready.expect("every shard has a leader");
+    }
+    let ask = async |node: &Node, account: usize, command: Command, id: &str| {
+        let (account, request) = (format!("c{account}"), request(&format!("{id}{account}")));
+        let told = node.cluster.ask::<Account>(&account, &command, &request).await;
+        told.expect("accepted")
+    };
+    let deposit = async |node, account, id: &str| ask(node, account, Command::Deposit(10), id).await;
+    for account in 0..ACCOUNTS {
+        assert_eq!(deposit(&nodes[0], account, "before").await, 10);
+    }
+
+    for (node, peer) in [(0, 2), (1, 1)] {
+        let cut = Fault::Cut {
+            peer,
+            direction: Direction::Both,
+        };
+        let faults = nodes[node].cluster.faults().expect("they are allowed");
+        faults.set(cut, Duration::from_secs(100)).expect("it can be had");
+    }
+    let leaders: Vec<u32> = (nodes[2].cluster.status().await.shards.iter())
+        .map(|shard| shard.leader)
+        .collect();
+    assert!(leaders.contains(&1) && leaders.contains(&2), "{leaders:?}");
+    let told = join_all((0..ACCOUNTS).flat_map(|account| {
+        [
+            deposit(&nodes[0], account, "through"),
+            deposit(&nodes[1], account, "through"),
+        ]
+    }));
+    assert!(
+        told.await.iter().all(|balance| *balance == 20),
+        "each request counts once"
+    );
+
+    // Effects find the same way.
+    let pay = |account: usize| Command::Pay {
+        to: format!("c{}", (account + 1) % ACCOUNTS),
+        amount: 5,
+    };
+    for account in 0..ACCOUNTS {
+        ask(&nodes[2], account, pay(account), "pay").await;
+    }
+    for account in 0..ACCOUNTS {
+        let mut payer = State::default();
+        for _ in 0..600 {
+            payer = balance(&nodes[2].cluster, &format!("c{account}")).await;
+            if payer.paid == 5 && payer.balance == 20 {
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!((payer.paid, payer.balance), (5, 20), "c{account}");
     }
     for node in nodes {
         node.stop().await;

@@ -94,6 +94,7 @@ impl Engine {
             load: Some(self.load_status()),
             replicas,
             times: Some(self.mailbox.times_told()),
+            links: self.links.told(),
             breakers: self
                 .services
                 .iter()
@@ -161,6 +162,7 @@ impl Engine {
                         http: said.map(|said| said.http.clone()).unwrap_or_default(),
                         load: said.and_then(|said| said.load.clone()),
                         times: said.and_then(|said| said.times),
+                        links: said.map(|said| said.links.clone()).unwrap_or_default(),
                     }
                 })
                 .collect(),

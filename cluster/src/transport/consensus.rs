@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ pub(crate) struct ConsensusLink {
     waiting_bytes: AtomicUsize,
     wake: Notify,
     is_up: AtomicBool,
+    sent: AtomicU64,
+    sent_bytes: AtomicU64,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -48,6 +50,8 @@ impl ConsensusLink {
             waiting_bytes: AtomicUsize::new(0),
             wake: Notify::new(),
             is_up: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             task: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&link).keep_connected(node, peer, client, mailbox));
@@ -58,6 +62,14 @@ impl ConsensusLink {
     /// Whether messages are taken for the peer: a stream stands, or is being tried.
     fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// The messages that were handed to the connection so far, and their bytes.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.sent_bytes.load(Ordering::Relaxed),
+        )
     }
 
     pub(crate) fn close(&self) {
@@ -135,17 +147,13 @@ impl ConsensusLink {
                 bytes += size;
                 frame.push(message);
                 if bytes >= FRAME_BYTES {
-                    bytes = 0;
-                    if self
-                        .write_frame(node, &frames, std::mem::take(&mut frame))
-                        .await
-                        .is_err()
-                    {
+                    let full = (std::mem::take(&mut frame), std::mem::take(&mut bytes));
+                    if self.write_frame(node, &frames, full).await.is_err() {
                         return;
                     }
                 }
             }
-            if !frame.is_empty() && self.write_frame(node, &frames, frame).await.is_err() {
+            if !frame.is_empty() && self.write_frame(node, &frames, (frame, bytes)).await.is_err() {
                 return;
             }
         }
@@ -155,13 +163,15 @@ impl ConsensusLink {
         &self,
         node: NodeId,
         frames: &mpsc::Sender<pb::ConsensusFrame>,
-        messages: Vec<pb::GroupMessage>,
+        (messages, bytes): (Vec<pb::GroupMessage>, usize),
     ) -> Result<(), ()> {
         let from_node = u32::from(node);
-        frames
-            .send(pb::ConsensusFrame { from_node, messages })
-            .await
-            .map_err(|_| ())
+        let sent = messages.len() as u64;
+        let frame = pb::ConsensusFrame { from_node, messages };
+        frames.send(frame).await.map_err(|_| ())?;
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
     }
 }
 

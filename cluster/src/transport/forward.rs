@@ -43,6 +43,7 @@ pub(crate) struct ForwardLink {
     is_up: AtomicBool,
     /// The shortest time in which a call was answered lately, in microseconds.
     nearness_us: AtomicU64,
+    sent: AtomicU64,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -82,6 +83,7 @@ impl ForwardLink {
             next: AtomicU64::new(1),
             is_up: AtomicBool::new(false),
             nearness_us: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             task: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&link).keep_connected(peer, client, queue));
@@ -98,6 +100,16 @@ impl ForwardLink {
     /// counts as the nearest.
     pub(crate) fn nearness(&self) -> u64 {
         self.nearness_us.load(Ordering::Relaxed)
+    }
+
+    /// Calls that were handed to the connection so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Calls without an answer.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.pending.lock().len()
     }
 
     /// Two that come at once may overwrite each other; it is only a guess.
@@ -191,9 +203,11 @@ impl ForwardLink {
             let mut waiting = VecDeque::from(std::mem::take(&mut taken));
             while !waiting.is_empty() {
                 let requests = next_frame(&mut waiting, Message::encoded_len);
+                let sent = requests.len() as u64;
                 if frames.send(pb::ForwardFrame { requests }).await.is_err() {
                     return;
                 }
+                self.sent.fetch_add(sent, Ordering::Relaxed);
             }
         }
     }

@@ -127,6 +127,22 @@ impl Links {
         self.peers.read().get(&node).cloned()
     }
 
+    /// What goes to each peer.
+    pub(crate) fn told(&self) -> Vec<pb::LinkStatus> {
+        let told = self.all().into_iter().map(|(node, peer)| {
+            let (consensus_messages, consensus_bytes) = peer.consensus.sent();
+            pb::LinkStatus {
+                to: u32::from(node),
+                up: peer.is_up(),
+                consensus_messages,
+                consensus_bytes,
+                forwarded: peer.forward.sent(),
+                unanswered: peer.forward.unanswered() as u64,
+            }
+        });
+        told.collect()
+    }
+
     /// All peers.
     pub(crate) fn all(&self) -> Vec<(NodeId, Arc<Peer>)> {
         let peers = self.peers.read();

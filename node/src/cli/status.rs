@@ -58,7 +58,21 @@ fn node_json(node: &NodeStatus) -> Value {
             "sync_last_us": t.sync_last_us, "sync_mean_us": t.sync_mean_us, "sync_age_us": t.sync_age_us,
             "wait_last_us": t.wait_last_us, "wait_mean_us": t.wait_mean_us, "wait_age_us": t.wait_age_us,
         })),
+        "links": node.links.iter().map(|l| json!({
+            "to": l.to, "up": l.up, "consensus_messages": l.consensus_messages, "consensus_bytes": l.consensus_bytes,
+            "forwarded": l.forwarded, "unanswered": l.unanswered,
+        })).collect::<Vec<_>>(),
     })
+}
+
+/// The nodes that answer and do not reach each other.
+fn cut_lines(nodes: &[NodeStatus]) -> Vec<String> {
+    let is_up = |id: u32| nodes.iter().any(|node| node.id == id && node.up);
+    let cut = nodes.iter().flat_map(|node| {
+        let cut = node.links.iter().filter(|link| !link.up && is_up(link.to));
+        cut.map(|link| format!("node {} does not reach node {}", node.id, link.to))
+    });
+    cut.collect()
 }
 
 fn load_json(load: &LoadStatus) -> Value {
@@ -218,6 +232,9 @@ fn status_text(status: &StatusResponse) -> String {
     for node in status.nodes.iter().filter(|node| !node.unwell.is_empty()) {
         let _ = write!(text, "\n\nnode {} leads nothing for now: {}", node.id, node.unwell);
     }
+    for line in cut_lines(&status.nodes) {
+        let _ = write!(text, "\n\n{line}");
+    }
     for breaker in status.breakers.iter().filter(|breaker| breaker.state != "closed") {
         let _ = write!(
             text,
@@ -257,7 +274,7 @@ fn millis(us: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proto::cluster::v1::{CommitTimes, NodeTimes};
+    use proto::cluster::v1::{CommitTimes, LinkStatus, NodeTimes};
 
     use super::*;
 
@@ -320,6 +337,27 @@ mod tests {
         assert_eq!(value["shards"][0]["applied"], 12);
         assert_eq!(value["shards"][0]["commit"]["majority_us"], 300);
         assert_eq!(value["nodes"][0]["times"]["sync_mean_us"], 1_234);
+    }
+
+    #[test]
+    fn nodes_that_do_not_reach_each_other_are_named_unless_one_is_down() {
+        let link = |to, up| LinkStatus {
+            to,
+            up,
+            ..Default::default()
+        };
+        let node = |id, up, links| NodeStatus {
+            id,
+            up,
+            links,
+            ..Default::default()
+        };
+        let nodes = [
+            node(1, true, vec![link(2, false), link(3, false)]),
+            node(2, true, vec![link(1, true), link(3, false)]),
+            node(3, false, Vec::new()),
+        ];
+        assert_eq!(cut_lines(&nodes), ["node 1 does not reach node 2"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 import { call, poll } from '/console/shell/api.js';
 import { Table, action, bytes, count, duration, failure, h, panel, pill, put, say } from '/console/shell/ui.js';
+import { Flow } from './flow.js';
 import { Trials } from './trials.js';
 
 const LOOK_MS = 1_000;
@@ -11,7 +12,7 @@ const STANDING = { serving: 'STANDING_SERVING', cordoned: 'STANDING_CORDONED', d
 
 export async function show(place, { signal, isOperator }) {
   const trouble = h('div'), summary = h('div', { class: 'tiles' }), map = h('div', { class: 'nodes' });
-  const trials = new Trials(signal, isOperator);
+  const trials = new Trials(signal, isOperator), flow = new Flow();
   const shards = new Table([
     { title: 'Shard', number: true, cell: (shard) => shard.id },
     { title: 'Leader', cell: (shard) => shard.leader ? `node ${shard.leader}` : pill('none', 'bad') },
@@ -24,7 +25,7 @@ export async function show(place, { signal, isOperator }) {
     { title: 'Timers', number: true, small: false, cell: (shard) => Number(shard.timersOverdueMs) > 1_000 ? `${shard.timers}, late by ${duration(shard.timersOverdueMs)}` : count(shard.timers) },
     { title: 'Commit', small: false, cell: (shard) => commit(shard.commit) },
   ], { key: (shard) => shard.id, label: 'Shards' });
-  put(place, trouble, summary, panel('Nodes', map, h('p', { class: 'small quiet' }, 'A filled number is a shard that the node leads, a pale one a replica. Commit is queue + sync + majority + apply, as running means.')), trials.element, panel('Shards', shards.element));
+  put(place, trouble, summary, panel('Nodes', map, h('p', { class: 'small quiet' }, 'A filled number is a shard that the node leads, a pale one a replica. Commit is queue + sync + majority + apply, as running means.')), flow.element, trials.element, panel('Shards', shards.element));
   const tiles = ['Nodes up', 'Shards led', 'Entities', 'Open effects', 'Moves left'].map((name) => { const value = h('b', {}, '–'); const tile = h('div', { class: 'tile' }, value, h('span', {}, name)); summary.append(tile); return { value, tile }; });
   const cards = new Map();
   function look(status) {
@@ -39,9 +40,12 @@ export async function show(place, { signal, isOperator }) {
       cards.get(node.id).update(node, status);
     }
     for (const [id, card] of cards) { if (!status.nodes.some((node) => node.id === id)) { card.element.remove(); cards.delete(id); } }
+    flow.update(status.nodes);
     shards.update(status.shards);
     trials.learn(status);
-    put(trouble, led < status.shards.length ? h('div', { class: 'note bad', role: 'alert' }, `${status.shards.length - led} shards have no leader: what belongs to them is refused until a majority of their replicas is back.`) : null);
+    const cut = status.nodes.flatMap((node) => node.links.filter((link) => !link.up && status.nodes.some((other) => other.id === link.to && other.up)).map((link) => `node ${node.id} does not reach node ${link.to}`));
+    put(trouble, led < status.shards.length && h('div', { class: 'note bad', role: 'alert' }, `${status.shards.length - led} shards have no leader: what belongs to them is refused until a majority of their replicas is back.`),
+      cut.length > 0 && h('div', { class: 'note bad', role: 'alert' }, `The network is cut: ${cut.join(', ')}.`));
   }
   poll(LOOK_MS, signal, async () => look(await call('playhouse.cluster.v1.Admin/Status', {}, { signal, answerMax: 2_500 })), (fault) => put(trouble, failure(fault)));
 }

@@ -20,11 +20,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{
-    members::{self, ask_all},
-    request::Edge,
-    status::Fault,
-};
+use super::{members, request::Edge, status::Fault};
 use crate::telemetry::logs::{self, line};
 
 /// Lines of one answer, if nobody says and at most.
@@ -78,17 +74,14 @@ impl pb::logs_server::Logs for Logs {
 pub(super) async fn lines(edge: &Edge, filter: pb::LogFilter, limit: u32) -> (Vec<pb::LogEntry>, Vec<u32>) {
     let own = filter.clone();
     let here = async { Ok(own_lines(&own, limit)) };
-    let there = |node, channel| {
+    let is_meant = |node: NodeId| filter.nodes.is_empty() || filter.nodes.contains(&u32::from(node));
+    let there = |_, channel| {
         let request = pb::ReadLogsRequest {
             filter: Some(filter.clone()),
             limit,
             own_only: true,
         };
-        let is_meant = filter.nodes.is_empty() || filter.nodes.contains(&u32::from(node));
         async move {
-            if !is_meant {
-                return Ok(Vec::new());
-            }
             Ok(LogsClient::new(channel)
                 .read(members::request(request))
                 .await?
@@ -96,12 +89,13 @@ pub(super) async fn lines(edge: &Edge, filter: pb::LogFilter, limit: u32) -> (Ve
                 .lines)
         }
     };
-    let said = ask_all(&edge.cluster, here, there).await;
+    let said = members::ask(&edge.cluster, is_meant, members::ANSWER_MAX, here, there).await;
+    let unavailable = said.unavailable();
     let mut lines: Vec<pb::LogEntry> = said.answers.into_iter().flat_map(|(_, lines)| lines).collect();
     lines.sort_by_key(|line| (line.at_unix_ns, line.node, line.number));
     let over = lines.len().saturating_sub(limit as usize);
     lines.drain(..over);
-    (lines, said.unavailable)
+    (lines, unavailable)
 }
 
 /// A line in fewer words.
@@ -195,16 +189,12 @@ impl Logs {
                 format!("has {unknown}, which is no member; there are {members:?}"),
             ));
         }
-        let there = |node: NodeId, channel| {
+        let there = |_, channel| {
             let asked = pb::SetLevelRequest {
                 own_only: true,
                 ..request.clone()
             };
-            let is_meant = is_meant(u32::from(node));
             async move {
-                if !is_meant {
-                    return Ok(Vec::new());
-                }
                 Ok(LogsClient::new(channel)
                     .set_level(members::request(asked))
                     .await?
@@ -212,10 +202,12 @@ impl Logs {
                     .nodes)
             }
         };
-        let said = ask_all(&self.edge.cluster, async { here().map_err(Status::internal) }, there).await;
+        let here = async { here().map_err(Status::internal) };
+        let is_meant = |node: NodeId| is_meant(u32::from(node));
+        let said = members::ask(&self.edge.cluster, is_meant, members::ANSWER_MAX, here, there).await;
         Ok(pb::SetLevelResponse {
+            unavailable_nodes: said.unavailable(),
             nodes: said.answers.into_iter().flat_map(|(_, nodes)| nodes).collect(),
-            unavailable_nodes: said.unavailable.into_iter().filter(|node| is_meant(*node)).collect(),
         })
     }
 
@@ -323,7 +315,7 @@ async fn follow_all(edge: Edge, filter: pb::LogFilter, last: u32, sender: mpsc::
     loop {
         if Instant::now() >= look_at {
             look_at = Instant::now() + LOOK_EVERY;
-            for (node, _) in edge.cluster.members() {
+            for (node, _) in edge.cluster.peers() {
                 let is_meant = filter.nodes.is_empty() || filter.nodes.contains(&u32::from(node));
                 if is_meant && followed.insert(node) {
                     let seen = seen.get(&u32::from(node)).copied();
@@ -381,14 +373,9 @@ async fn follow_member(
     let (mut run, mut number) = seen.unwrap_or_default();
     let mut is_away = false;
     while !lines.is_closed() {
-        let address = edge
-            .cluster
-            .members()
-            .into_iter()
-            .find(|(id, _)| *id == node)
-            .map(|(_, address)| address);
+        let peer = edge.cluster.peers().into_iter().find(|(id, _)| *id == node);
         // It has left the cluster.
-        let Some(address) = address else { return };
+        let Some((_, channel)) = peer else { return };
         let request = pb::FollowLogsRequest {
             filter: Some(filter.clone()),
             last: 0,
@@ -396,7 +383,7 @@ async fn follow_member(
             after_run: run,
             after_number: number,
         };
-        let opened = tokio::time::timeout(KEEP_ALIVE, LogsClient::new(members::channel(address)).follow(request)).await;
+        let opened = tokio::time::timeout(KEEP_ALIVE, LogsClient::new(channel).follow(request)).await;
         let reason = match opened {
             Ok(Ok(stream)) => {
                 if std::mem::take(&mut is_away) && lines.send(notice(u32::from(node), "back", 0, "")).await.is_err() {

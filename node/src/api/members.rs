@@ -1,64 +1,77 @@
-//! The same question to every member of the cluster, this node included.
+//! The same question to members of the cluster, this node included.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use cluster::{Cluster, config::NodeId};
 use futures::future::join_all;
-use tonic::{
-    Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tokio::time::timeout;
+use tonic::{Request, Status, transport::Channel};
 
-/// How long a member may take to be reached, and to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long a member may take to look something up.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What each member has said, and the members that have not.
+/// What each member has said, and why the others have not; both by their numbers.
 pub(super) struct Said<T> {
     pub(super) answers: Vec<(NodeId, T)>,
-    pub(super) unavailable: Vec<u32>,
+    pub(super) unanswered: Vec<(NodeId, String)>,
 }
 
-/// A connection to a member, made with its first use.
-pub(super) fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}"))
-        .expect("an address is a URL")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .connect_lazy()
+impl<T> Said<T> {
+    /// The members that have not answered.
+    pub(super) fn unavailable(&self) -> Vec<u32> {
+        self.unanswered.iter().map(|(node, _)| u32::from(*node)).collect()
+    }
 }
 
-/// Asks all members at once. `here` answers for this node.
-pub(super) async fn ask_all<T, H, F, W>(cluster: &Cluster, here: H, there: F) -> Said<T>
+/// Asks all members at once, as [`ask`] does.
+pub(super) async fn ask_all<T, W>(
+    cluster: &Cluster,
+    here: impl Future<Output = Result<T, Status>>,
+    there: impl Fn(NodeId, Channel) -> W,
+) -> Said<T>
 where
-    H: Future<Output = Result<T, Status>>,
-    F: Fn(NodeId, Channel) -> W,
+    W: Future<Output = Result<T, Status>>,
+{
+    ask(cluster, |_| true, ANSWER_MAX, here, there).await
+}
+
+/// Asks the members that are meant, at once, and waits so long for each. `here` answers for this node.
+pub(super) async fn ask<T, W>(
+    cluster: &Cluster,
+    is_meant: impl Fn(NodeId) -> bool,
+    within: Duration,
+    here: impl Future<Output = Result<T, Status>>,
+    there: impl Fn(NodeId, Channel) -> W,
+) -> Said<T>
+where
     W: Future<Output = Result<T, Status>>,
 {
     let own = cluster.node();
-    let members = cluster.members().into_iter().filter(|(node, _)| *node != own);
-    let others = join_all(members.map(|(node, address)| {
-        let asked = there(node, channel(address));
+    let peers = cluster.peers().into_iter().filter(|(node, _)| is_meant(*node));
+    let others = join_all(peers.map(|(node, channel)| {
+        let asked = timeout(within, there(node, channel));
         async move {
-            let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
-            (
-                node,
-                answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))),
-            )
+            let late = |_| {
+                let ms = within.as_millis();
+                Err(Status::deadline_exceeded(format!("no answer within {ms} ms")))
+            };
+            (node, asked.await.unwrap_or_else(late))
         }
     }));
+    let here = async { if is_meant(own) { Some((own, here.await)) } else { None } };
     let (here, others) = tokio::join!(here, others);
+    let mut all: Vec<_> = here.into_iter().chain(others).collect();
+    all.sort_by_key(|(node, _)| *node);
     let mut said = Said {
         answers: Vec::new(),
-        unavailable: Vec::new(),
+        unanswered: Vec::new(),
     };
-    for (node, answer) in std::iter::once((own, here)).chain(others) {
+    for (node, answer) in all {
         match answer {
             Ok(answer) => said.answers.push((node, answer)),
-            Err(_) => said.unavailable.push(u32::from(node)),
+            Err(status) => said.unanswered.push((node, status.message().to_owned())),
         }
     }
-    said.unavailable.sort_unstable();
     said
 }
 

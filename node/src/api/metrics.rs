@@ -11,12 +11,12 @@ use std::{
 };
 
 use cluster::config::NodeId;
-use futures::{Stream, StreamExt as _, future::join_all, stream};
+use futures::{Stream, StreamExt as _, stream};
 use proto::telemetry::v1::{self as pb, metrics_client::MetricsClient};
 use tokio::time::{sleep, timeout};
 use tonic::{Response, Status, transport::Channel};
 
-use super::{request::Edge, status::Fault};
+use super::{members, request::Edge, status::Fault};
 use crate::telemetry::metrics::{
     STEP,
     objectives::{self, Name, Part, WINDOWS_S},
@@ -286,35 +286,21 @@ impl Metrics {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let is_asked = |id: NodeId| node == 0 || u32::from(id) == node;
-        let peers = self.edge.cluster.peers().into_iter().filter(|(id, _)| is_asked(*id));
-        let asked = peers.map(|(id, channel)| {
-            let client = MetricsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-            let answer = timeout(ANSWER_MAX, ask(id, client));
-            async move {
-                let answer = match answer.await {
-                    Ok(Ok(answer)) => Ok(answer),
-                    Ok(Err(status)) => Err(status.message().to_owned()),
-                    Err(_) => Err(format!("no answer within {} ms", ANSWER_MAX.as_millis())),
-                };
-                (id, answer)
-            }
+        let off = || Status::unavailable("metrics are turned off on this node; start it without PLAYHOUSE_METRICS=off");
+        let is_meant = |id: NodeId| node == 0 || u32::from(id) == node;
+        let there = |id, channel| {
+            ask(
+                id,
+                MetricsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX),
+            )
+        };
+        let here = async { own.ok_or_else(off) };
+        let said = members::ask(&self.edge.cluster, is_meant, ANSWER_MAX, here, there).await;
+        let unanswered = said.unanswered.into_iter().map(|(node, reason)| pb::UnansweredNode {
+            node: u32::from(node),
+            reason,
         });
-        let off = || "metrics are turned off on this node; start it without PLAYHOUSE_METRICS=off".to_owned();
-        let own = is_asked(self.node()).then(|| (self.node(), own.ok_or_else(off)));
-        let mut answers: Vec<_> = own.into_iter().chain(join_all(asked).await).collect();
-        answers.sort_by_key(|(node, _)| *node);
-        let (mut told, mut unanswered) = (Vec::new(), Vec::new());
-        for (node, answer) in answers {
-            match answer {
-                Ok(answer) => told.push((node, answer)),
-                Err(reason) => unanswered.push(pb::UnansweredNode {
-                    node: u32::from(node),
-                    reason,
-                }),
-            }
-        }
-        (told, unanswered)
+        (said.answers, unanswered.collect())
     }
 }
 

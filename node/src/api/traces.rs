@@ -157,7 +157,8 @@ impl Traces {
             }
         };
         let said = ask_all(&self.edge.cluster, here, there).await;
-        (said.answers, said.unavailable)
+        let unavailable = said.unavailable();
+        (said.answers, unavailable)
     }
 
     async fn show(&self, request: &pb::GetTraceRequest) -> Result<pb::Trace, Fault> {
@@ -219,6 +220,7 @@ impl Traces {
             }
         };
         let said = ask_all(&self.edge.cluster, here, there).await;
+        let unavailable = said.unavailable();
         let parts: Vec<pb::Trace> = said.answers.into_iter().filter_map(|(_, trace)| trace).collect();
         let dropped_spans = parts.iter().map(|part| part.dropped_spans).max().unwrap_or_default();
         let trace = pb::Trace {
@@ -227,7 +229,7 @@ impl Traces {
             dropped_spans,
             ..pb::Trace::default()
         };
-        (trace, said.unavailable)
+        (trace, unavailable)
     }
 
     /// What this node has of a trace, as it came.
@@ -319,11 +321,11 @@ impl Traces {
             }
         };
         let said = ask_all(&self.edge.cluster, here, there).await;
+        unavailable_nodes.extend(said.unavailable());
         let mut graph = Graph::default();
         for (_, part) in said.answers {
             graph.merge(part);
         }
-        unavailable_nodes.extend(said.unavailable);
         unavailable_nodes.sort_unstable();
         unavailable_nodes.dedup();
         Ok(pb::GraphResponse {
@@ -387,7 +389,7 @@ impl Traces {
         let said = ask_all(&self.edge.cluster, here, there).await;
         Ok(pb::PurgeTracesResponse {
             traces: said.answers.iter().map(|(_, traces)| traces).sum(),
-            unavailable_nodes: said.unavailable,
+            unavailable_nodes: said.unavailable(),
         })
     }
 
@@ -436,8 +438,8 @@ impl Traces {
         };
         let said = ask_all(&self.edge.cluster, here, there).await;
         Ok(pb::StoresResponse {
+            unavailable_nodes: said.unavailable(),
             nodes: said.answers.into_iter().flat_map(|(_, nodes)| nodes).collect(),
-            unavailable_nodes: said.unavailable,
         })
     }
 

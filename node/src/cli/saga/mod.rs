@@ -5,20 +5,27 @@ mod sentences;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use proto::saga::v1::{
-    ExplainSagaRequest, ListSagasRequest, NudgeSagaRequest, SagaLink, SagaStage, SagaSummary, SagaWaiting,
-    ShowSagaRequest, ShowSagaResponse,
+use proto::{
+    saga::v1::{
+        ExplainSagaRequest, ListSagasRequest, NudgeSagaRequest, SagaLink, SagaStage, SagaSummary, SagaWaiting,
+        ShowSagaRequest, ShowSagaResponse,
+    },
+    telemetry::v1::SearchTracesRequest,
 };
 use serde_json::{Value, json};
 
-use self::sentences::{ago, explained};
+use self::sentences::{ago, explained, traced};
 use super::{
     client::Target,
     entity::parsed,
     failure::Failure,
     order::RequestId,
     output::{print_json, print_text, render, table},
+    trace,
 };
+
+/// Traces of a saga that are named with its explanation.
+const TRACES_MAX: u32 = 3;
 
 /// List and explain sagas, and nudge one that needs help.
 #[derive(Debug, Subcommand)]
@@ -160,11 +167,24 @@ impl One {
         let client = self.target.connect().await?;
         let explanation = client.explain_saga(ExplainSagaRequest { saga: self.saga }).await?;
         let saga = explanation.saga.unwrap_or_default();
-        let text = explained(&saga, explanation.now_unix_ms);
+        let search = SearchTracesRequest {
+            saga: saga
+                .saga
+                .as_ref()
+                .map(|summary| summary.key.clone())
+                .unwrap_or_default(),
+            limit: TRACES_MAX,
+            ..SearchTracesRequest::default()
+        };
+        // They tell more, but it is explained without them too.
+        let traces = client.search_traces(search).await.unwrap_or_default().traces;
+        let mut text = explained(&saga, explanation.now_unix_ms);
+        text.extend(traced(&traces));
         if self.json {
             let mut value = shown_json(&saga);
             value["now_unix_ms"] = json!(explanation.now_unix_ms);
             value["sentences"] = json!(text);
+            value["traces"] = traces.iter().map(trace::summary_json).collect();
             print_json(&value);
         } else {
             print_text(&text.join("\n"));

@@ -1,9 +1,28 @@
 //! A saga explained in plain sentences. Pure.
 
-use proto::saga::v1::{SagaLink, SagaStage, SagaStep, SagaSummary, SagaWaiting, ShowSagaResponse};
+use proto::{
+    saga::v1::{SagaLink, SagaStage, SagaStep, SagaSummary, SagaWaiting, ShowSagaResponse},
+    telemetry::v1::TraceSummary,
+};
 
 /// Steps that are named one by one; of more, the number is said.
 const NAMED_MAX: usize = 6;
+
+/// Where it can be seen what was done for a saga, and when; nothing if no trace of it is kept.
+pub(super) fn traced(traces: &[TraceSummary]) -> Option<String> {
+    let each: Vec<String> = (traces.iter())
+        .map(|trace| match trace.errors {
+            0 => trace.trace_id.clone(),
+            errors => format!("{} with {errors} failures", trace.trace_id),
+        })
+        .collect();
+    let newest = &traces.first()?.trace_id;
+    let named = each.join(", ");
+    Some(match traces.len() {
+        1 => format!("Its trace is {named}: `playhouse trace show {newest}`."),
+        _ => format!("Its traces, the newest first, are {named}: `playhouse trace show {newest}`."),
+    })
+}
 
 /// What a saga waits for, since when, what comes next, what undo would do, and its deadlines; a sentence or a few each.
 pub(super) fn explained(saga: &ShowSagaResponse, now_ms: u64) -> Vec<String> {
@@ -277,6 +296,24 @@ mod tests {
             overall_deadline_unix_ms: 72_000,
             ..ShowSagaResponse::default()
         }
+    }
+
+    #[test]
+    fn its_traces_are_named_with_what_shows_them() {
+        let trace = |id: &str, errors| TraceSummary {
+            trace_id: id.to_owned(),
+            errors,
+            ..TraceSummary::default()
+        };
+        assert_eq!(traced(&[]), None);
+        assert_eq!(
+            traced(&[trace("aa", 0)]).as_deref(),
+            Some("Its trace is aa: `playhouse trace show aa`.")
+        );
+        assert_eq!(
+            traced(&[trace("bb", 2), trace("aa", 0)]).as_deref(),
+            Some("Its traces, the newest first, are bb with 2 failures, aa: `playhouse trace show bb`.")
+        );
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl List {
 }
 
 /// A trace in one line, for scripts.
-pub(super) fn summary_json(trace: &TraceSummary) -> Value {
+pub(in crate::cli) fn summary_json(trace: &TraceSummary) -> Value {
     json!({
         "trace_id": trace.trace_id, "root": trace.root, "service": trace.service,
         "start_unix_ns": trace.start_unix_ns, "end_unix_ns": trace.end_unix_ns,

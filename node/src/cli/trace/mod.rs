@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use proto::telemetry::v1::{PurgeTracesRequest, StoresRequest};
 use serde_json::{Value, json};
 
+pub(super) use self::list::summary_json;
 use super::{
     client::Target,
     entity::parse_key,

@@ -65,6 +65,8 @@ export function bytes(number) {
 export const entityLink = (key) => h('a', { href: `#/entities/${encodeKey(key)}`, class: 'mono' }, key);
 export const sagaLink = (key) => h('a', { href: `#/sagas/${encodeKey(key)}`, class: 'mono' }, key);
 export const traceLink = (id) => id ? h('a', { href: `#/traces/${id}`, class: 'mono', title: id }, id.slice(0, 8)) : h('span', { class: 'quiet' }, '–');
+/** A saga's state, in the colour of what it means. */
+export const sagaState = (state) => pill(state, { completed: 'good', undone: 'warn', stuck: 'bad', undoing: 'warn' }[state] ?? '');
 export const encodeKey = (key) => key.split('/').map(encodeURIComponent).join('/');
 
 /** A table that is changed in place: `update(rows)`. A column: { title, cell(row), number, small }. */

@@ -1,7 +1,7 @@
 // One entity: its state at any version, what changed, who asked for it, what it waits for, and what it belongs to.
 
 import { call, callWith, lines, poll } from '/console/shell/api.js';
-import { Table, action, duration, entityLink, facts, failure, h, panel, parse, pill, put, sagaLink, say, time, traceLink, tree } from '/console/shell/ui.js';
+import { Table, action, duration, entityLink, facts, failure, h, panel, parse, pill, put, sagaLink, sagaState, say, time, traceLink, tree } from '/console/shell/ui.js';
 
 /** Events that are shown; older ones are reached with the slider. */
 const EVENTS_LEN_MAX = 500;
@@ -108,7 +108,7 @@ export async function showEntity(place, { signal, heading, isOperator }, key) {
     const traces = [...new Set(all.map((event) => event.traceId).filter(Boolean))].slice(0, 8);
     let saga = null;
     try { saga = (await call('playhouse.saga.v1.Sagas/ShowSaga', { saga: id }, { signal })).saga; } catch { /* none has its id */ }
-    put(related, saga ? ['Saga ', sagaLink(saga.key), ' ', pill(saga.state, tone(saga.state)), h('br')] : null,
+    put(related, saga ? ['Saga ', sagaLink(saga.key), ' ', sagaState(saga.state), h('br')] : null,
       traces.length ? ['Traces ', traces.map((trace) => [traceLink(trace), ' ']), h('br')] : 'No trace is kept in its last events.',
       ' ', h('a', { href: `#/traces?entity=${encodeURIComponent(key)}` }, 'all its traces'), ' · ', h('a', { href: `#/logs?entity=${encodeURIComponent(key)}` }, 'its log lines'));
   }
@@ -124,7 +124,6 @@ export async function showEntity(place, { signal, heading, isOperator }, key) {
 
 const shortened = (text) => text.length > 26 ? `${text.slice(0, 24)}…` : text;
 const shortJson = (json) => json === undefined || json === null ? '–' : json.length > 160 ? `${json.slice(0, 158)}…` : json;
-export const tone = (state) => ({ completed: 'good', undone: 'warn', stuck: 'bad', undoing: 'warn' })[state] ?? '';
 
 /** What it failed at, if it is quarantined, with retry and skip. */
 export async function quarantine(place, key, signal, isOperator) {

@@ -1,8 +1,9 @@
-// Entities: find one by kind and id, or look through a kind; `#/entities/KIND/ID` shows one.
+// Entities: find one by kind and id, look through a kind, or ask a read model; `#/entities/KIND/ID` shows one.
 
 import { call, lines } from '/console/shell/api.js';
 import { Table, choice, encodeKey, entityLink, failure, h, panel, put } from '/console/shell/ui.js';
 import { showEntity } from './entity.js';
+import { showQuery } from './query.js';
 
 /** Rows that are read at a time: what a screen holds, and some more. */
 const PAGE_LEN = 100;
@@ -12,6 +13,12 @@ const LOOKED_AT_MAX = 20_000;
 export async function show(place, context) {
   if (context.parts.length >= 2) return showEntity(place, context, context.parts.join('/'));
   const { query, signal } = context;
+  const body = h('div');
+  put(place, choice([['kind', 'By kind and id'], ['model', 'By a read model']], query.has('model') ? 'model' : 'kind', (way) => { location.hash = way === 'model' ? '#/entities?model' : '#/entities'; }), body);
+  return query.has('model') ? showQuery(body, context) : showKinds(body, query, signal);
+}
+
+async function showKinds(place, query, signal) {
   const { policies } = await call('playhouse.cluster.v1.Admin/Supervision', {}, { signal });
   const kinds = policies.filter((policy) => policy.of === 'entity').map((policy) => policy.name).sort();
   const kind = query.get('kind') ?? (kinds.includes('order') ? 'order' : kinds[0]);

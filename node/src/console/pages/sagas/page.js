@@ -1,8 +1,8 @@
 // Sagas: by state and age; `#/sagas/KIND/ID` tells one.
 
 import { call, poll } from '/console/shell/api.js';
-import { Table, choice, duration, failure, h, panel, pill, put, sagaLink, time } from '/console/shell/ui.js';
-import { showSaga, tone } from './saga.js';
+import { Table, choice, duration, failure, h, panel, put, sagaLink, sagaState, time } from '/console/shell/ui.js';
+import { showSaga } from './saga.js';
 
 const STATES = [['', 'all'], ['running', 'running'], ['undoing', 'undoing'], ['stuck', 'need help'], ['completed', 'completed'], ['undone', 'undone']];
 const AGES = [['0', 'any age'], ['10000', 'older than 10 s'], ['60000', 'older than 1 min'], ['600000', 'older than 10 min'], ['3600000', 'older than 1 h']];
@@ -15,7 +15,7 @@ export async function show(place, context) {
   const to = (change) => { location.hash = `#/sagas?${new URLSearchParams({ state, older, ...change })}`; };
   const table = new Table([
     { title: 'Saga', cell: (saga) => sagaLink(saga.key) },
-    { title: 'State', cell: (saga) => pill(saga.state, tone(saga.state)) },
+    { title: 'State', cell: (saga) => sagaState(saga.state) },
     { title: 'Stage', cell: (saga) => saga.stage },
     { title: 'Waits for', number: true, small: false, cell: (saga) => saga.waiting || '–' },
     { title: 'Started', small: false, cell: (saga) => time(saga.startedUnixMs) },

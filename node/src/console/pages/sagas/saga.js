@@ -1,10 +1,9 @@
 // One saga: the steps it took and how long each was, what it waits for and why, what comes next, and what undo would do.
 
 import { call, lines, poll } from '/console/shell/api.js';
-import { action, duration, entityLink, facts, failure, h, panel, parse, pill, put, time, traceLink, tree } from '/console/shell/ui.js';
+import { action, duration, entityLink, facts, failure, h, panel, parse, pill, put, sagaState, time, traceLink, tree } from '/console/shell/ui.js';
 
 const LOOK_MS = 1_500;
-export const tone = (state) => ({ completed: 'good', undone: 'warn', stuck: 'bad', undoing: 'warn' })[state] ?? '';
 const target = (name) => name.includes('/') ? entityLink(name) : h('b', {}, name);
 
 export async function showSaga(place, { signal, heading, isOperator }, key) {
@@ -24,7 +23,7 @@ export async function showSaga(place, { signal, heading, isOperator }, key) {
     const now = JSON.stringify([explained, isOver ? 0 : Math.floor(Number(nowUnixMs) / 1_000)]);
     if (now === told) return;
     told = now;
-    put(top, h('section', { class: 'panel' }, h('div', { class: 'row' }, pill(saga.state, tone(saga.state)), h('b', {}, saga.stage), saga.reason && h('span', {}, `turned back: ${saga.reason}`), h('span', { class: 'spring' }), nudge),
+    put(top, h('section', { class: 'panel' }, h('div', { class: 'row' }, sagaState(saga.state), h('b', {}, saga.stage), saga.reason && h('span', {}, `turned back: ${saga.reason}`), h('span', { class: 'spring' }), nudge),
       facts([
         ['Started', time(saga.startedUnixMs)],
         [isOver ? 'Ended' : 'There since', [time(saga.sinceUnixMs), ` (${isOver ? `took ${duration(saga.sinceUnixMs - saga.startedUnixMs)}` : duration(nowUnixMs - saga.sinceUnixMs)})`]],

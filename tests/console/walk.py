@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
@@ -106,7 +107,7 @@ with sync_playwright() as engine:
     placed = json.loads(playhouse("order", "place", "--customer", "walker", "--line", "demo-teapot:1", "--json"))
     order = placed.get("order_id") or placed.get("id")
     menu = ["overview", "cluster", "entities", "sagas", "traces", "logs", "supervision", "api", "settings"]
-    places = menu + [f"entities/order/{order}", f"sagas/checkout/{order}", "traces/graph", "api/playhouse.order.v1.Orders/GetOrder", "entities/order/there-is-none"]
+    places = menu + [f"entities/order/{order}", f"sagas/checkout/{order}", "traces/graph", "api/playhouse.order.v1.Orders/GetOrder", "entities?model=orders", "entities/order/there-is-none"]
 
     # What is loaded first.
     context = browser.new_context(viewport=WIDE)
@@ -133,6 +134,23 @@ with sync_playwright() as engine:
     phone = browser.new_context(viewport=PHONE, color_scheme="dark")
     walk(phone, [place for place in places if "none" not in place], "phone").tab.close()
     phone.close()
+
+    # What goes between the nodes is seen to go.
+    page = Page(context)
+    page.enter(playhouse("console"))
+    page.show("cluster")
+    page.tab.wait_for_selector(".flow .consensus:not(.level-0):not(.cut)", state="attached", timeout=10_000)
+    check(page.tab.locator(".flow .cut").count() == 0, "the map shows messages, and no cut link")
+
+    # A read model finds the order by its customer, and leads to it.
+    page.show("entities?model=orders&ask=" + quote(json.dumps({"customer": "walker"})))
+    page.tab.get_by_role("link", name=f"order/{order}", exact=True).click()
+    page.tab.wait_for_selector("table[aria-label=Events] tbody tr", timeout=10_000)
+    check(order in page.tab.inner_text("main h1"), "a read model's row leads to its entity")
+    page.show("entities?model=orders&ask=" + quote('{"colour": "red"}'))
+    check("customer" in page.tab.inner_text("main .note.bad"), "a wrong question is told what can be asked")
+    page.shot("wide-entities-wrong-question")
+    page.tab.close()
 
     # What is not there says what to do.
     page = Page(context, dies=True)

@@ -2,13 +2,13 @@
 
 import { Table, bytes, count, h, pill, say } from '/console/shell/ui.js';
 
-const SVG = 'http://www.w3.org/2000/svg', WIDTH = 640, HEIGHT = 300, NODE_R = 24;
+const SVG = 'http://www.w3.org/2000/svg', WIDTH = 480, HEIGHT = 300, NODE_R = 24;
 /** Nodes up to which each line has room for its figure. */
 const LABELLED_MAX = 3;
 /** Messages a second from which on a line moves faster and is thicker. */
 const LEVELS = [0.1, 10, 100, 1_000, 10_000];
-/** How far the lines of a direction bulge: consensus, and what is forwarded. */
-const KINDS = [{ name: 'consensus', bulge: 26 }, { name: 'forwarded', bulge: 58 }];
+/** How far the two lines of a direction bulge, and where on its way each has its figure. */
+const KINDS = [{ name: 'consensus', bulge: 26, at: .6 }, { name: 'forwarded', bulge: 58, at: .4 }];
 
 const s = (tag, attributes = {}, ...children) => { const element = document.createElementNS(SVG, tag); for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value); element.append(...children); return element; };
 
@@ -71,7 +71,7 @@ export class Flow {
 
   draw(ids, told) {
     Object.assign(this, { ids: told, nodes: new Map(), lines: new Map() });
-    const place = (at) => { const angle = 2 * Math.PI * at / ids.length - Math.PI / 2; return [WIDTH / 2 + Math.cos(angle) * (WIDTH / 2 - 80), HEIGHT / 2 + Math.sin(angle) * (HEIGHT / 2 - 44)]; };
+    const place = (at) => { const angle = 2 * Math.PI * at / ids.length - Math.PI / 2; return [WIDTH / 2 + Math.cos(angle) * (WIDTH / 2 - 34), HEIGHT / 2 + Math.sin(angle) * (HEIGHT / 2 - 44)]; };
     const lines = [], circles = [];
     ids.forEach((from, a) => {
       const [x, y] = place(a);
@@ -81,8 +81,8 @@ export class Flow {
       ids.forEach((to, b) => {
         if (from === to) return;
         for (const kind of KINDS) {
-          const { path, middle } = curve(place(a), place(b), kind.bulge);
-          const title = s('title'), line = s('path', { d: path }), label = s('text', { x: middle[0], y: middle[1] + 4, class: 'rate' });
+          const { path, figure } = curve(place(a), place(b), kind);
+          const title = s('title'), line = s('path', { d: path }), label = s('text', { x: figure[0], y: figure[1] + 4, class: 'rate' });
           lines.push(s('g', {}, line, label, title));
           this.lines.set(`${from} ${to} ${kind.name}`, { path: line, label, title });
         }
@@ -93,12 +93,12 @@ export class Flow {
 }
 
 /** From the rim of one circle to that of another, bulging to the left of its way. */
-function curve([x1, y1], [x2, y2], bulge) {
+function curve([x1, y1], [x2, y2], { bulge, at }) {
   const length = Math.hypot(x2 - x1, y2 - y1), [dx, dy] = [(x2 - x1) / length, (y2 - y1) / length];
   const control = [(x1 + x2) / 2 + dy * bulge, (y1 + y2) / 2 - dx * bulge];
   const rim = ([x, y], [tx, ty]) => { const far = Math.hypot(tx - x, ty - y); return [x + (tx - x) / far * (NODE_R + 4), y + (ty - y) / far * (NODE_R + 4)]; };
   const [from, to] = [rim([x1, y1], control), rim([x2, y2], control)];
-  return { path: `M${from.join(' ')} Q${control.join(' ')} ${to.join(' ')}`, middle: [(from[0] + 2 * control[0] + to[0]) / 4, (from[1] + 2 * control[1] + to[1]) / 4] };
+  return { path: `M${from.join(' ')} Q${control.join(' ')} ${to.join(' ')}`, figure: [0, 1].map((axis) => (1 - at) ** 2 * from[axis] + 2 * at * (1 - at) * control[axis] + at ** 2 * to[axis]) };
 }
 
 const rate = (each) => each === undefined ? '–' : each < 1_000 ? count(each, 1) : `${(each / 1_000).toFixed(1)} K`;

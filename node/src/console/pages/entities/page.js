@@ -14,7 +14,8 @@ export async function show(place, context) {
   if (context.parts.length >= 2) return showEntity(place, context, context.parts.join('/'));
   const { query, signal } = context;
   const body = h('div');
-  put(place, choice([['kind', 'By kind and id'], ['model', 'By a read model']], query.has('model') ? 'model' : 'kind', (way) => { location.hash = way === 'model' ? '#/entities?model' : '#/entities'; }), body);
+  const way = choice([['kind', 'By kind and id'], ['model', 'By a read model']], query.has('model') ? 'model' : 'kind', (chosen) => { location.hash = chosen === 'model' ? '#/entities?model' : '#/entities'; });
+  put(place, h('div', { class: 'row' }, way), body);
   return query.has('model') ? showQuery(body, context) : showKinds(body, query, signal);
 }
 

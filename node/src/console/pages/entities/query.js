@@ -36,9 +36,10 @@ function parts(answer, model, question) {
 }
 
 function list(name, rows, model) {
-  const names = [...new Set(rows.slice(0, 50).flatMap(Object.keys))];
+  const known = [...new Set(rows.slice(0, 50).flatMap(Object.keys))];
+  const names = [...known.filter((column) => column === 'id'), ...known.filter((column) => column !== 'id')];
   const table = new Table(names.map((column, at) => ({
-    title: column.replaceAll('_', ' '), small: at < 4 ? undefined : false, number: rows.some((row) => typeof row[column] === 'number') && !column.endsWith('_ms'),
+    title: column.replace(/_ms$/, '').replaceAll('_', ' '), small: at < 4 ? undefined : false, number: rows.some((row) => typeof row[column] === 'number') && !column.endsWith('_ms'),
     cell: (row) => cell(column, row[column], model),
   })), { key: (row) => row.id ?? JSON.stringify(row), label: name, empty: 'Nothing matches.' });
   table.update(rows.slice(0, ROWS_MAX));

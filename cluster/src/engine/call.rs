@@ -227,7 +227,10 @@ impl Engine {
         let mut attempt = 0_u32;
         loop {
             let leader = routes.borrow_and_update().leader;
-            let detour = self.detours.of(call.shard, Instant::now());
+            let detour = match leader {
+                Some(_) => None,
+                None => self.detours.of(call.shard, Instant::now()),
+            };
             let target = hint
                 .take()
                 .or(leader)
@@ -247,7 +250,10 @@ impl Engine {
                     // Whoever was asked leads no longer; it may be gone for good.
                     () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
                     // It may stand still, and nothing here would say so before its connection breaks.
-                    () = sleep(self.patience(call.shard, leader == Some(target))) => Forwarded::Unknown,
+                    () = sleep(self.patience(call.shard, leader == Some(target))) => {
+                        self.detours.heard_nothing(target, Instant::now());
+                        Forwarded::Unknown
+                    }
                 }
             };
             if !matches!(answer, Forwarded::Unknown) {

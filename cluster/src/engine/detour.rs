@@ -10,30 +10,45 @@ use tokio::time::{Instant, timeout};
 use super::{Engine, call::Call};
 use crate::{config::NodeId, transport::outcome::Forwarded};
 
-/// How long a way round is taken before the straight one is tried again.
+/// How long a way round is taken, and a silent node is not the first to be asked, before the straight way is tried again.
 const KEPT: Duration = Duration::from_secs(1);
 /// How long a leader is waited for on behalf of another node.
 const RELAY_MAX: Duration = Duration::from_secs(1);
 
-/// The nodes that have lately answered for leaders which cannot be reached from here, by shard.
+/// What was lately found out where no leader is known.
 #[derive(Debug, Default)]
-pub(super) struct Detours(Mutex<HashMap<u32, (NodeId, Instant)>>);
+pub(super) struct Detours {
+    /// The nodes that have answered for leaders which cannot be reached from here, by shard.
+    via: Mutex<HashMap<u32, (NodeId, Instant)>>,
+    /// Nodes that were asked and have said nothing.
+    silent: Mutex<HashMap<NodeId, Instant>>,
+}
 
 impl Detours {
     /// Whom to ask for a shard.
     pub(super) fn of(&self, shard: u32, now: Instant) -> Option<NodeId> {
-        let mut detours = self.0.lock();
-        let (via, until) = *detours.get(&shard)?;
+        let mut via = self.via.lock();
+        let (node, until) = *via.get(&shard)?;
         if now < until {
-            return Some(via);
+            return Some(node);
         }
-        detours.remove(&shard);
+        via.remove(&shard);
         None
     }
 
     /// A node has answered for a shard whose leader is not known here.
     pub(super) fn found(&self, shard: u32, via: NodeId, now: Instant) {
-        self.0.lock().entry(shard).or_insert((via, now + KEPT));
+        self.via.lock().entry(shard).or_insert((via, now + KEPT));
+    }
+
+    /// A node was waited for in vain.
+    pub(super) fn heard_nothing(&self, of: NodeId, now: Instant) {
+        self.silent.lock().insert(of, now + KEPT);
+    }
+
+    /// Whether another node is better asked first.
+    pub(super) fn is_silent(&self, node: NodeId, now: Instant) -> bool {
+        self.silent.lock().get(&node).is_some_and(|until| now < *until)
     }
 }
 
@@ -57,5 +72,8 @@ mod tests {
         detours.found(7, 3, now + KEPT / 2);
         assert_eq!((detours.of(7, now + KEPT / 2), detours.of(8, now)), (Some(3), None));
         assert_eq!(detours.of(7, now + KEPT), None, "although it was of use meanwhile");
+        detours.heard_nothing(2, now);
+        let is_silent = |node, at| detours.is_silent(node, at);
+        assert!(is_silent(2, now) && !is_silent(3, now) && !is_silent(2, now + KEPT));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::Engine;
 use crate::{config::NodeId, replication::node_of, shard::replica::Route};
@@ -12,13 +12,15 @@ const HEARSAY_MAX: Duration = Duration::from_secs(1);
 const GUESS_MAX: Duration = Duration::from_millis(300);
 
 impl Engine {
-    /// A node to ask when it is not known who leads.
+    /// A node to ask when it is not known who leads: one that talks, if there is any.
     pub(super) fn any_replica(&self, shard: u32, attempt: u32) -> NodeId {
-        let map = self.map();
-        let home = map.home(shard);
-        match home.len() {
+        let (map, now) = (self.map(), Instant::now());
+        let home = || map.home(shard).iter().map(|id| node_of(*id));
+        let talk: Vec<NodeId> = home().filter(|node| !self.detours.is_silent(*node, now)).collect();
+        let asked = if talk.is_empty() { home().collect() } else { talk };
+        match asked.len() {
             0 => self.node(),
-            len => node_of(home[attempt as usize % len]),
+            len => asked[attempt as usize % len],
         }
     }
 

@@ -134,10 +134,13 @@ impl Spill {
         }
         let written = file.write_all(buffer);
         if written.is_err() {
-            // How much of it is there is not known: nothing more goes into this one.
-            let size = file.metadata().map_or(SEGMENT_BYTES_MAX, |metadata| metadata.len());
-            self.segments.insert(*segment, size);
-            self.open = None;
+            let end = self.segments.get(segment).copied().unwrap_or_default();
+            // Without its torn end it can be written on, once there is room.
+            if file.set_len(end).is_err() {
+                let size = file.metadata().map_or(SEGMENT_BYTES_MAX, |metadata| metadata.len());
+                self.segments.insert(*segment, size);
+                self.open = None;
+            }
         } else {
             *self.segments.entry(*segment).or_default() += buffer.len() as u64;
         }
@@ -247,6 +250,8 @@ fn number_of(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{env, process::Command};
+
     use super::*;
 
     fn open(folder: &Path, bytes_max: u64) -> (Spill, Vec<(u128, Bytes)>) {
@@ -269,6 +274,36 @@ mod tests {
         assert_eq!(read, frames);
         let place = again.append(&frames[..1]).expect("written")[0];
         assert_eq!(place.segment, 2, "what another run wrote is left alone");
+    }
+
+    /// Runs itself once more, in a process in which no file may grow beyond 4 KiB.
+    #[test]
+    fn what_found_no_room_leaves_no_files_behind() {
+        if env::var_os("PLAYHOUSE_TEST_NO_ROOM").is_some() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (mut spill, _) = open(folder.path(), u64::MAX);
+            let frame = |id: u128, bytes: usize| [(id, Bytes::from(vec![id as u8; bytes]))];
+            spill.append(&frame(1, 1_000)).expect("there is room");
+            for _ in 0..3 {
+                spill.append(&frame(2, 10_000)).expect_err("there is none");
+            }
+            let place = spill.append(&frame(3, 1_000)).expect("there is room again")[0];
+            assert_eq!(spill.read(place).expect("read"), frame(3, 1_000)[0].1);
+            let (_, read) = open(folder.path(), u64::MAX);
+            assert_eq!(read.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
+            assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+            return;
+        }
+        let name = "telemetry::traces::spill::tests::what_found_no_room_leaves_no_files_behind";
+        let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact \"$1\" --nocapture";
+        let ended = Command::new("sh")
+            .args(["-c", script])
+            .arg(env::current_exe().expect("this program"))
+            .arg(name)
+            .env("PLAYHOUSE_TEST_NO_ROOM", "1")
+            .output()
+            .expect("it runs");
+        assert!(ended.status.success(), "{ended:?}");
     }
 
     #[test]

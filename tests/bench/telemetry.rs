@@ -13,8 +13,8 @@ use crate::{
 
 /// Commands in flight: enough that the processors are what limits.
 const IN_FLIGHT: [usize; 2] = [64, 512];
-/// Rounds of each; their medians are compared.
-const ROUNDS: usize = 5;
+/// Rounds of each. What the machine does meanwhile meets both of a round, so the ratios of rounds are compared: their median counts.
+const ROUNDS: usize = 9;
 /// The part of the throughput that telemetry may cost.
 const COST_MAX: f64 = 0.1;
 
@@ -44,8 +44,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), String> {
                 rates[at].push(measure(arguments, target, &bench, workload, Way::Streams, *in_flight).await);
             }
         }
-        let [without, with] = rates.map(median);
-        let ratio = with / without.max(1.0);
+        let ratios = (rates[0].iter().zip(&rates[1]))
+            .map(|(without, with)| with / without.max(1.0))
+            .collect();
+        let (ratio, [without, with]) = (median(ratios), rates.map(median));
         costs.push(1.0 - ratio);
         if arguments.json {
             let figure = json!({

@@ -25,7 +25,7 @@ export const facts = (pairs) => h('dl', { class: 'facts' }, flat(pairs.map((pair
 
 /** Why something is not there, and what to do. */
 export function failure(fault, again) {
-  const where = (fault.fields ?? []).map((field) => `${field.field} ${field.reason}`).join('; ');
+  const where = (fault.fields ?? []).map((field) => `${field.field} ${field.reason}`).filter((said) => !fault.message.includes(said)).join('; ');
   return h('div', { class: 'note bad', role: 'alert' }, h('b', {}, fault.code ? `${fault.code}: ` : ''), fault.message, where && ` (${where})`,
     again && h('div', {}, h('button', { onclick: again }, 'Try again')));
 }

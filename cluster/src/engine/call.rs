@@ -250,7 +250,7 @@ impl Engine {
                     // Whoever was asked leads no longer; it may be gone for good.
                     () = left(&mut routes, target), if leader == Some(target) => Forwarded::Unknown,
                     // It may stand still, and nothing here would say so before its connection breaks.
-                    () = sleep(self.patience(call.shard, leader == Some(target))) => {
+                    () = sleep(self.patience(call.shard, leader == Some(target), may_relay && call.body.waits())) => {
                         self.detours.heard_nothing(target, Instant::now());
                         Forwarded::Unknown
                     }

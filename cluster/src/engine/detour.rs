@@ -12,8 +12,8 @@ use crate::{config::NodeId, transport::outcome::Forwarded};
 
 /// How long a way round is taken, and a silent node is not the first to be asked, before the straight way is tried again.
 const KEPT: Duration = Duration::from_secs(1);
-/// How long a leader is waited for on behalf of another node.
-const RELAY_MAX: Duration = Duration::from_secs(1);
+/// How long a leader is waited for on behalf of another node; a read that waits for news is asked for anew then.
+pub(super) const RELAY_MAX: Duration = Duration::from_secs(1);
 
 /// What was lately found out where no leader is known.
 #[derive(Debug, Default)]

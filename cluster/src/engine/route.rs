@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::Engine;
+use super::{Engine, detour::RELAY_MAX};
 use crate::{config::NodeId, replication::node_of, shard::replica::Route};
 
 /// How long a node is waited for that others say leads, and one that is asked because nobody is known to.
@@ -33,10 +33,12 @@ impl Engine {
     }
 
     /// How long a node is waited for. Consensus tells who leads a shard of which this node has a replica, and when that ends.
-    pub(super) fn patience(&self, shard: u32, is_leader: bool) -> Duration {
+    pub(super) fn patience(&self, shard: u32, is_leader: bool, waits_through_it: bool) -> Duration {
         match (is_leader, self.replica(shard).is_some()) {
             (true, true) => Duration::MAX,
             (true, false) => HEARSAY_MAX,
+            // It says in time that nothing has happened yet.
+            (false, _) if waits_through_it => RELAY_MAX + GUESS_MAX,
             (false, _) => GUESS_MAX,
         }
     }

@@ -160,11 +160,10 @@ fn best_leader(group: &GroupStatus, own: NodeId, home: &[RaftId], view: &View) -
 /// A node that can lead although its replica is to go. For a leader that is unwell only: two that are both to go would give the
 /// leadership to each other for ever.
 fn any_leader(group: &GroupStatus, own: NodeId, view: &View) -> Option<NodeId> {
-    let voters = group.members.voters.iter().copied();
+    let mut voters = group.members.voters.iter().copied();
     voters
-        .filter(|id| node_of(*id) != own && can_take_over(group, *id, view))
+        .find(|id| node_of(*id) != own && can_take_over(group, *id, view))
         .map(node_of)
-        .next()
 }
 
 #[cfg(test)]

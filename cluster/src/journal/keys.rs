@@ -30,8 +30,9 @@ use crate::{
 
 /// Records in one history row.
 pub(crate) const HISTORY_ROW_LEN_MAX: usize = 128;
-/// Requests in one block.
-pub(crate) const REQUEST_BLOCK_LEN: usize = 512;
+/// Requests in one block. Up to twice as many are in the entity's row, and are written anew at each checkpoint that it is in. Blocks
+/// that an earlier build has written are longer.
+pub(crate) const REQUEST_BLOCK_LEN: usize = 32;
 
 pub(crate) const META: &[u8] = b"m";
 pub(crate) const ENTITIES: &[u8] = b"e";

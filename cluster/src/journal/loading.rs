@@ -167,13 +167,21 @@ impl Loading {
                 loaded.events.extend(record.events);
             }
         }
-        for block in row.first_block..row.next_block {
-            let block_key = keys::requests(&key, block);
-            if let Some(bytes) = store.get(&block_key)? {
+        if row.first_block < row.next_block {
+            let (first, end) = (
+                keys::requests(&key, row.first_block),
+                keys::requests(&key, row.next_block),
+            );
+            store.scan(&keys::requests_of(&key), &first, &mut |block_key, bytes| {
+                // What a later checkpoint has put there was still in the row.
+                if block_key >= &end[..] {
+                    return Ok(false);
+                }
                 loaded
                     .requests
-                    .extend(keys::decode::<Vec<KeptRequest>>(&block_key, &bytes)?);
-            }
+                    .extend(keys::decode::<Vec<KeptRequest>>(block_key, &bytes)?);
+                Ok(true)
+            })?;
         }
         loaded.requests.extend(row.requests);
         for record in tail.iter().filter(|record| record.seq > row.head.seq) {

@@ -245,6 +245,36 @@ fn make_checkpoint(shard: &mut Shard, requests_kept_ms: u64) {
     shard.thaw(&meta);
 }
 
+/// A busy entity is in every checkpoint: what one writes must not grow with all that the entity has answered before.
+#[test]
+fn a_checkpoint_writes_no_more_for_an_entity_that_has_answered_thousands() {
+    const EACH: u64 = 10;
+    const WRITTEN_BYTES_MAX: usize = 5_000;
+    let mut shard = Shard::open(Arc::new(MemoryStore::default())).expect("an empty shard");
+    let requests: Vec<String> = (1..=3_000).map(|number| format!("request-{number}")).collect();
+    for (request, seq) in requests.iter().zip(1..) {
+        apply(&mut shard, &Record::Decided(answered(&tea(), seq, request, seq)));
+        if seq % EACH == 0 {
+            let (tail, meta) = shard.freeze();
+            let batch =
+                checkpoint::batch(&**shard.store(), &Registry::new(), &tail, &meta, 1_000_000).expect("a batch");
+            let rows = batch.rows.iter();
+            let bytes: usize = rows
+                .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+                .sum();
+            assert!(bytes <= WRITTEN_BYTES_MAX, "{bytes} bytes after {seq} requests");
+            shard.store().write(batch).expect("memory takes everything");
+            shard.thaw(&meta);
+        }
+    }
+    let loaded = shard.load(&tea()).expect("loaded");
+    let known: Vec<u64> = loaded.requests.iter().map(|request| request.hash).collect();
+    let hashes = requests
+        .iter()
+        .map(|id| request_hash(&RequestId::new(id).expect("a request id")));
+    assert_eq!(known, hashes.collect::<Vec<_>>(), "each once, in order");
+}
+
 /// Goods that come back are counted by an effect of the return. Its outcome may be long in coming, and then the effect comes again:
 /// after more time and more commands of clients than request ids are kept for, it must still be known.
 #[test]

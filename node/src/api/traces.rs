@@ -25,7 +25,7 @@ use super::{
     request::Edge,
     status::Fault,
 };
-use crate::telemetry::traces::{assemble, compare, export::FROM_MEMBER_KEY, graph::Graph, path::Tree, summary};
+use crate::telemetry::traces::{assemble, compare, graph::Graph, members::FROM_MEMBER_KEY, path::Tree, summary};
 
 /// Traces of one answer, if nobody says and at most.
 const FOUND_DEFAULT: u32 = 50;

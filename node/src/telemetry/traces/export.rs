@@ -1,12 +1,10 @@
 //! Finished spans on their way: to the members that keep their traces, and to a collector outside.
 //!
 //! What waits is bounded, and nobody waits for it: a span that finds no room is counted and gone. One task sends what has
-//! come together in a short while. A member that does not take its part is passed over for the next one; a collector that
-//! does not answer has a task and a short queue of its own, so that it holds nothing up.
+//! come together in a short while. A collector that does not answer has a task and a short queue of its own, so that it holds
+//! nothing up.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,37 +13,27 @@ use std::{
 };
 
 use cluster::{Cluster, SpanRecord, SpanSink, config::NodeId};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
-    trace::v1::{ResourceSpans, ScopeSpans},
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
 
 use super::{
     TraceStore,
     budget::{Budget, Counts},
     collector::Collector,
-    otlp, owners,
+    members::Members,
+    otlp,
 };
 
-/// The metadata key that says that spans come from a member and are to be kept where they arrive.
-pub(crate) const FROM_MEMBER_KEY: &str = "x-playhouse-member";
 /// Spans that may wait to be sent.
 const WAITING_MAX: usize = 16_384;
 /// So many are sent at once.
 const BATCH_LEN_MAX: usize = 512;
 /// A span waits at most this long: what a killed node has not sent is lost.
 const BATCH_DELAY: Duration = Duration::from_millis(100);
-/// How long a member may take to be reached, and to take spans.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
-/// A member that did not take spans is not asked for so long.
-const MEMBER_REST: Duration = Duration::from_secs(1);
 /// Batches that may wait for the collector.
 const COLLECTOR_BATCHES_MAX: usize = 32;
 /// Batches of others that may wait to be passed on.
@@ -128,6 +116,16 @@ impl Exporter {
         self.foreign.try_send(spans).is_ok()
     }
 
+    /// Takes a span of a trace that is not recorded, unless there are too many of these; says whether it did.
+    pub(crate) fn take_late(&self, mut span: SpanRecord) -> bool {
+        let has_room = self.late.take();
+        if has_room {
+            span.trace.sampled = true;
+            self.push(span.with("sampled.late", "true"));
+        }
+        has_room
+    }
+
     fn push(&self, span: SpanRecord) {
         self.exported.made.fetch_add(1, Ordering::Relaxed);
         self.budget.take();
@@ -160,11 +158,8 @@ impl SpanSink for Exporter {
         }
     }
 
-    fn record_late(&self, mut span: SpanRecord) {
-        if self.late.take() {
-            span.trace.sampled = true;
-            self.push(span.with("sampled.late", "true"));
-        }
+    fn record_late(&self, span: SpanRecord) {
+        self.take_late(span);
     }
 }
 
@@ -177,7 +172,7 @@ impl Task {
             .collector
             .take()
             .map(|collector| (batches, tokio::spawn(collect(Arc::clone(&exporter), collector, queue))));
-        let members = Arc::new(Members::new(cluster, store));
+        let members = Members::new(cluster, store);
         let mut is_stopping = false;
         while !is_stopping {
             let mut requests = Vec::new();
@@ -241,116 +236,4 @@ async fn collect(exporter: Arc<Exporter>, collector: Collector, mut queue: mpsc:
 fn spans_of(request: &ExportTraceServiceRequest) -> u64 {
     let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     scopes.map(|scope| scope.spans.len() as u64).sum()
-}
-
-/// The members, as far as spans are sent to them.
-struct Members {
-    cluster: Cluster,
-    store: Arc<TraceStore>,
-    channels: Mutex<HashMap<SocketAddr, Channel>>,
-    /// Those that did not take spans lately, and until when they are not asked.
-    resting: Mutex<HashMap<NodeId, Instant>>,
-}
-
-impl Members {
-    fn new(cluster: Cluster, store: Arc<TraceStore>) -> Self {
-        Self {
-            cluster,
-            store,
-            channels: Mutex::default(),
-            resting: Mutex::default(),
-        }
-    }
-
-    /// Gives each trace to those that keep it; how many spans nobody took.
-    async fn keep(self: &Arc<Self>, request: ExportTraceServiceRequest) -> u64 {
-        let addresses: BTreeMap<NodeId, SocketAddr> = self.cluster.members().into_iter().collect();
-        let nodes: Vec<NodeId> = addresses.keys().copied().collect();
-        let now = Instant::now();
-        let is_resting = |node: &NodeId| self.resting.lock().get(node).is_some_and(|until| *until > now);
-        // By the members that are to have them, in order: the first two of them take a copy, the others stand in.
-        let mut parts: HashMap<Vec<NodeId>, ExportTraceServiceRequest> = HashMap::new();
-        for resource in request.resource_spans {
-            let mut by_members: HashMap<Vec<NodeId>, Vec<_>> = HashMap::new();
-            for span in resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
-                let Some(trace_id) = otlp::trace_id(span) else { continue };
-                let (resting, mut ranked): (Vec<_>, Vec<_>) =
-                    owners::ranked(trace_id, &nodes).into_iter().partition(is_resting);
-                ranked.extend(resting);
-                by_members.entry(ranked).or_default().push(span.clone());
-            }
-            let scope = resource.scope_spans.first().and_then(|scope| scope.scope.clone());
-            for (ranked, spans) in by_members {
-                parts.entry(ranked).or_default().resource_spans.push(ResourceSpans {
-                    resource: resource.resource.clone(),
-                    scope_spans: vec![ScopeSpans {
-                        scope: scope.clone(),
-                        spans,
-                        ..ScopeSpans::default()
-                    }],
-                    ..ResourceSpans::default()
-                });
-            }
-        }
-        let sent = parts.into_iter().map(|(ranked, part)| {
-            let (members, addresses) = (Arc::clone(self), &addresses);
-            async move { members.keep_part(&ranked, addresses, part).await }
-        });
-        futures::future::join_all(sent).await.into_iter().sum()
-    }
-
-    async fn keep_part(
-        &self,
-        ranked: &[NodeId],
-        addresses: &BTreeMap<NodeId, SocketAddr>,
-        part: ExportTraceServiceRequest,
-    ) -> u64 {
-        let count = spans_of(&part);
-        let mut copies = 0;
-        for node in ranked {
-            let taken = if *node == self.cluster.node() {
-                self.store.take(part.clone()).await;
-                true
-            } else {
-                self.send(*node, addresses[node], part.clone()).await
-            };
-            copies += usize::from(taken);
-            if copies == owners::COPIES {
-                break;
-            }
-        }
-        if copies == 0 { count } else { 0 }
-    }
-
-    async fn send(&self, node: NodeId, address: SocketAddr, part: ExportTraceServiceRequest) -> bool {
-        let Some(channel) = self.channel(address) else {
-            return false;
-        };
-        let mut request = tonic::Request::new(part);
-        request
-            .metadata_mut()
-            .insert(FROM_MEMBER_KEY, tonic::metadata::MetadataValue::from_static("1"));
-        let exported = timeout(MEMBER_TIMEOUT, TraceServiceClient::new(channel).export(request)).await;
-        let is_taken = matches!(exported, Ok(Ok(_)));
-        if is_taken {
-            self.resting.lock().remove(&node);
-        } else {
-            self.resting.lock().insert(node, Instant::now() + MEMBER_REST);
-        }
-        is_taken
-    }
-
-    fn channel(&self, address: SocketAddr) -> Option<Channel> {
-        let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(&address) {
-            return Some(channel.clone());
-        }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        channels.insert(address, channel.clone());
-        Some(channel)
-    }
 }

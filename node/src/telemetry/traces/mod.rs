@@ -1,6 +1,6 @@
 //! Traces: spans as they are made, sent, kept and read.
 //!
-//! [`budget`] bounds what is recorded, [`otlp`] is the form in which spans travel, [`export`] sends them to the members that
+//! [`budget`] bounds what is recorded, [`otlp`] is the form in which spans travel, [`export`] sends them to the [`members`] that
 //! [`owners`] names and to a [`collector`] outside. [`store`] keeps them, with [`spill`] as its files and [`summary`] for
 //! searches. [`assemble`] makes a tree of what was kept, [`path`] finds what its duration is made of, [`compare`] and
 //! [`graph`] look at several.
@@ -11,6 +11,7 @@ pub(crate) mod collector;
 pub(crate) mod compare;
 pub(crate) mod export;
 pub(crate) mod graph;
+pub(crate) mod members;
 pub(crate) mod otlp;
 pub(crate) mod owners;
 pub(crate) mod path;

@@ -48,6 +48,13 @@ struct Kept {
     dropped_spans: u32,
 }
 
+impl Kept {
+    fn memory_bytes(&self) -> usize {
+        let contents = self.chunks.iter().filter_map(|chunk| chunk.content.as_ref());
+        contents.map(Bytes::len).sum()
+    }
+}
+
 /// What has happened since the node started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -223,21 +230,26 @@ impl Store {
 
     fn remove(&mut self, gone: &HashSet<u128>) {
         for trace_id in gone {
-            if let Some(kept) = self.traces.remove(trace_id) {
-                let contents = kept.chunks.iter().filter_map(|chunk| chunk.content.as_ref());
-                self.memory_bytes -= contents.map(Bytes::len).sum::<usize>();
-            }
+            let kept = self.traces.remove(trace_id);
+            self.memory_bytes -= kept.map_or(0, |kept| kept.memory_bytes());
         }
         self.order.retain(|trace_id| !gone.contains(trace_id));
         self.in_memory.retain(|trace_id| !gone.contains(trace_id));
     }
 
     fn make_room(&mut self) {
-        let over = self.order.len().saturating_sub(self.bounds.traces_max);
-        if over > 0 {
-            let gone: HashSet<u128> = self.order.iter().take(over).copied().collect();
-            self.tally.traces_dropped += over as u64;
-            self.remove(&gone);
+        // Traces come and go all the time once there are as many as may be: that must not take a look at all of them.
+        while self.order.len() > self.bounds.traces_max {
+            let oldest = self
+                .order
+                .pop_front()
+                .and_then(|trace_id| self.traces.remove(&trace_id));
+            self.memory_bytes -= oldest.map_or(0, |kept| kept.memory_bytes());
+            self.tally.traces_dropped += 1;
+        }
+        let is_gone = |trace_id: &u128| !self.traces.contains_key(trace_id);
+        while self.in_memory.front().is_some_and(is_gone) {
+            self.in_memory.pop_front();
         }
         while self.memory_bytes > self.bounds.memory_bytes_max {
             let Some(trace_id) = self.in_memory.pop_front() else {

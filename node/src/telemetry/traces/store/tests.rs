@@ -37,6 +37,12 @@ fn the_oldest_traces_go_when_there_are_too_many() {
     assert_eq!(ids(&store), ["5", "4", "3"]);
     assert!(store.get(1).is_none());
     assert_eq!((store.tally().traces_dropped, store.tally().spans_taken), (2, 5));
+    let bytes = [3, 4, 5].map(|trace| store.traces[&trace].memory_bytes());
+    assert_eq!(
+        (store.memory_bytes, store.in_memory.len()),
+        (bytes.iter().sum(), 3),
+        "nothing of them is left"
+    );
 }
 
 #[test]

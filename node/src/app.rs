@@ -131,7 +131,8 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
             config,
             services: for_clients.clone(),
             ready: is_ready,
-            open: http::metrics::router(edge.metrics.clone()).merge(api::traces::http(edge.clone())),
+            open: http::metrics::router(edge.metrics.clone(), Arc::clone(edge.telemetry.exemplars()))
+                .merge(api::traces::http(edge.clone())),
         };
         tokio::spawn(http::serve(listener, parts))
     });

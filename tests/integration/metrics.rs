@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use harness::TestCluster;
-use proto::telemetry::v1::{ObjectivesRequest, SeriesRequest, SeriesResponse, metrics_client::MetricsClient};
+use proto::telemetry::v1::{
+    ExemplarsRequest, ObjectivesRequest, SeriesRequest, SeriesResponse, metrics_client::MetricsClient,
+};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
@@ -19,12 +21,20 @@ async fn client(cluster: &TestCluster, node: u8) -> MetricsClient<Channel> {
     MetricsClient::connect(address).await.expect("the node is there")
 }
 
-async fn scraped(cluster: &TestCluster, node: u8) -> String {
+/// What a node tells who accepts this.
+async fn scraped_as(cluster: &TestCluster, node: u8, accepted: &str) -> String {
     let http = &cluster.ready()["nodes"][usize::from(node) - 1]["http"];
     let url = format!("http://{}/metrics", http.as_str().expect("an address"));
-    let answer = reqwest::get(url).await.expect("the node answers");
+    let asked = reqwest::Client::new().get(url).header("accept", accepted);
+    let answer = asked.send().await.expect("the node answers");
     assert!(answer.status().is_success());
+    let content_type = answer.headers()["content-type"].to_str().expect("a text");
+    assert!(content_type.starts_with(accepted), "{content_type}");
     answer.text().await.expect("text")
+}
+
+async fn scraped(cluster: &TestCluster, node: u8) -> String {
+    scraped_as(cluster, node, "text/plain").await
 }
 
 /// The sum of a metric with these labels over all nodes.
@@ -62,6 +72,34 @@ fn total(told: &SeriesResponse, name: &str, node: u32) -> f64 {
         .unwrap_or_else(|| panic!("no series {name} of node {node}"))
         .values;
     values.iter().filter(|value| !value.is_nan()).sum()
+}
+
+/// Of the calls that took about as long, one leads to its trace: for people, and for Prometheus where it was measured.
+async fn lead_to_traces(cluster: &TestCluster, asked: &mut MetricsClient<Channel>) {
+    let told = asked.exemplars(ExemplarsRequest::default()).await.expect("an answer");
+    let told = told.into_inner();
+    assert!(told.unanswered.is_empty(), "{:?}", told.unanswered);
+    let of_orders = told.exemplars.iter().find(|one| one.method == "Orders/PlaceOrder");
+    let exemplar = of_orders.expect("the command line has its calls traced");
+    let label = format!("trace_id=\"{}\"", exemplar.trace_id);
+    let node = u8::try_from(exemplar.node).expect("a node");
+    let text = scraped_as(cluster, node, "application/openmetrics-text").await;
+    let line = text
+        .lines()
+        .find(|line| line.contains(&label))
+        .expect("the exemplar is there");
+    let bucket = "playhouse_grpc_server_call_duration_seconds_bucket{method=\"Orders/PlaceOrder\"";
+    assert!(line.starts_with(bucket), "{line}");
+    assert!(text.ends_with("# EOF\n"));
+    assert!(
+        !scraped(cluster, node).await.contains(&label),
+        "the older format has no place for it"
+    );
+    let trace = cluster
+        .run(&format!("trace show {} --json", exemplar.trace_id))
+        .await
+        .ok();
+    assert!(trace.stdout.contains(&exemplar.span_id), "{}", trace.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +151,7 @@ async fn what_happened_is_counted_once_and_a_node_that_is_gone_is_named() {
     }
 
     let mut first = client(&cluster, 1).await;
+    lead_to_traces(&cluster, &mut first).await;
     let request = SeriesRequest {
         by_node: true,
         ..SeriesRequest::default()

@@ -36,14 +36,14 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// The metrics service.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    edge: Edge,
+    pub(super) edge: Edge,
     watchers: Arc<AtomicUsize>,
 }
 
 type SeriesStream = Pin<Box<dyn Stream<Item = Result<pb::SeriesResponse, Status>> + Send>>;
 
 /// What was told by which node, and why another one told nothing.
-type Told<T> = (Vec<(NodeId, T)>, Vec<pb::UnansweredNode>);
+pub(super) type Told<T> = (Vec<(NodeId, T)>, Vec<pb::UnansweredNode>);
 
 #[tonic::async_trait]
 impl pb::metrics_server::Metrics for Metrics {
@@ -102,6 +102,14 @@ impl pb::metrics_server::Metrics for Metrics {
         let (call, request) = self.edge.receive("Metrics/Objectives", request)?;
         call.answer(self.gather_objectives(request.node).await)
     }
+
+    async fn exemplars(
+        &self,
+        request: tonic::Request<pb::ExemplarsRequest>,
+    ) -> Result<Response<pb::ExemplarsResponse>, Status> {
+        let (call, request) = self.edge.receive("Metrics/Exemplars", request)?;
+        call.answer(self.gather_exemplars(&request).await)
+    }
 }
 
 /// When the newest point of an answer ended; 0 where there is none.
@@ -138,7 +146,7 @@ impl Metrics {
         }
     }
 
-    fn node(&self) -> NodeId {
+    pub(super) fn node(&self) -> NodeId {
         self.edge.cluster.node()
     }
 
@@ -179,7 +187,7 @@ impl Metrics {
         Ok(places)
     }
 
-    fn check_node(&self, node: u32) -> Result<(), Fault> {
+    pub(super) fn check_node(&self, node: u32) -> Result<(), Fault> {
         let is_member =
             |node: NodeId| node == self.node() || self.edge.cluster.peers().iter().any(|(id, _)| *id == node);
         if node == 0 || NodeId::try_from(node).is_ok_and(is_member) {
@@ -282,7 +290,12 @@ impl Metrics {
     }
 
     /// What one node says of itself, or what all of them say, this one's own among it.
-    async fn ask<T, F>(&self, node: u32, own: Option<T>, ask: impl Fn(NodeId, MetricsClient<Channel>) -> F) -> Told<T>
+    pub(super) async fn ask<T, F>(
+        &self,
+        node: u32,
+        own: Option<T>,
+        ask: impl Fn(NodeId, MetricsClient<Channel>) -> F,
+    ) -> Told<T>
     where
         F: Future<Output = Result<T, Status>>,
     {

@@ -89,8 +89,7 @@ impl CallSpan {
         }
         // Who gives up has its reasons, and often an answer from elsewhere.
         let has_failed = failure.as_ref().is_some_and(|(code, _)| *code != Code::Cancelled);
-        let is_late = !self.own.sampled && (has_failed || self.telemetry.is_slow(took));
-        if !self.own.sampled && !is_late {
+        if !self.own.sampled && !has_failed && !self.telemetry.is_slow(took) {
             return;
         }
         let (service, method) = self.name.split_once('/').unwrap_or((self.name, ""));
@@ -105,11 +104,7 @@ impl CallSpan {
             .with("rpc.grpc.status_code", i64::from(i32::from(code)));
         span.attributes.append(&mut self.notes.lock());
         let span = span.finish(failure.map(|(_, reason)| reason));
-        if is_late {
-            self.telemetry.record_late(span);
-        } else {
-            self.telemetry.spans().record(span);
-        }
+        self.telemetry.record_call(self.name, span, took);
     }
 }
 

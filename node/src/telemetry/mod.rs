@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::config::TelemetryConfig;
+use metrics::exemplars::Exemplars;
 use sampler::Sampler;
 use traces::{
     TraceStore,
@@ -37,6 +38,7 @@ struct Inner {
     sampler: Sampler,
     exporter: Arc<Exporter>,
     store: Arc<TraceStore>,
+    exemplars: Arc<Exemplars>,
     slow: Duration,
     /// Until it runs.
     task: Mutex<Option<Task>>,
@@ -65,6 +67,7 @@ impl Telemetry {
                 (config.traces_memory_mib as usize) << 20,
                 u64::from(config.traces_disk_mib) << 20,
             ),
+            exemplars: Arc::default(),
             slow: Duration::from_millis(config.slow_ms),
             task: Mutex::new(Some(task)),
             running: Mutex::default(),
@@ -111,9 +114,23 @@ impl Telemetry {
         took >= self.0.slow
     }
 
-    /// A call of a trace that is not recorded has failed, or was slow.
-    pub(crate) fn record_late(&self, span: SpanRecord) {
-        self.0.exporter.record_late(span);
+    /// A call has ended, and its span with it. One of a trace that is not recorded has failed, or was slow.
+    pub(crate) fn record_call(&self, method: &'static str, span: SpanRecord, took: Duration) {
+        let trace = span.trace;
+        let is_kept = if trace.sampled {
+            self.0.exporter.record(span);
+            true
+        } else {
+            self.0.exporter.take_late(span)
+        };
+        if is_kept {
+            self.0.exemplars.take(method, trace, took);
+        }
+    }
+
+    /// Calls that stand for others, by how long they took.
+    pub(crate) fn exemplars(&self) -> &Arc<Exemplars> {
+        &self.0.exemplars
     }
 
     /// Sends and writes what has not been yet, within a few seconds.

@@ -6,7 +6,8 @@
 //!
 //! Reading order: this file (the handle, and the look once a second), [`readers`], [`recorder`] (what is measured as it happens),
 //! [`durations`] (times in few buckets), [`engine`] (the engine's own figures), [`grpc`] (calls), [`process`] and [`disk`], [`domain`]
-//! and [`levels`] (what the shop does and holds), [`series`] (the last ten minutes, second by second), [`objectives`] (whether commands are good enough).
+//! and [`levels`] (what the shop does and holds), [`series`] (the last ten minutes, second by second), [`objectives`] (whether commands are good
+//! enough), [`exemplars`] (traces that stand for durations) and [`openmetrics`] (where they join the figures).
 //!
 //! No id is ever an attribute. What values an attribute can have is fixed here, or by the configuration: see `docs/metrics.md`.
 
@@ -14,9 +15,11 @@ mod disk;
 mod domain;
 mod durations;
 mod engine;
+pub(crate) mod exemplars;
 pub(crate) mod grpc;
 mod levels;
 pub(crate) mod objectives;
+mod openmetrics;
 mod process;
 mod readers;
 mod recorder;
@@ -38,6 +41,7 @@ use tokio::task::JoinHandle;
 use disk::Disk;
 use domain::Domain;
 use engine::Engine;
+use exemplars::Exemplars;
 use grpc::Grpc;
 use levels::Levels;
 use objectives::Objectives;
@@ -137,6 +141,15 @@ impl Metrics {
     /// All metrics in Prometheus' text format; none where they are turned off.
     pub(crate) fn text(&self) -> Option<io::Result<Vec<u8>>> {
         self.0.as_ref().map(|inner| inner.readers.text())
+    }
+
+    /// The same as OpenMetrics, with exemplars.
+    pub(crate) fn open_metrics(&self, exemplars: &Exemplars) -> Option<io::Result<Vec<u8>>> {
+        let told = self.text()?.and_then(|text| {
+            let text = String::from_utf8(text).map_err(io::Error::other)?;
+            Ok(openmetrics::with_exemplars(&text, &exemplars.all()).into_bytes())
+        });
+        Some(told)
     }
 
     /// Exports what has not been exported yet, and ends. Blocks for at most a few seconds.

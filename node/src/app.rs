@@ -97,6 +97,9 @@ async fn run(file: NodeFile, tls: Option<Tls>) -> Result<(), RunError> {
     };
     let telemetry = Telemetry::start(node, &config.data, &file.telemetry)?;
     let metrics = Metrics::from_environment(node, &config.data)?;
+    if let Some(tls) = tls.clone() {
+        metrics.watch_certificate(move || tls.certificate().until_s);
+    }
     let provider = file.provider.url.clone();
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()

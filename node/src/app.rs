@@ -17,7 +17,10 @@ use crate::{
     },
     config::{ConfigError, NodeFile},
     effects::payment::PaymentProvider,
-    http::{self, HttpConfig},
+    http::{
+        self, HttpConfig,
+        tls::{FileFault, Tls},
+    },
     signal,
     telemetry::{
         self, Telemetry,
@@ -65,11 +68,19 @@ pub(crate) enum RunError {
 /// Runs the node that a config file describes, until SIGINT or SIGTERM.
 pub async fn run_node(config_path: &Path) -> Result<(), miette::Report> {
     let file = NodeFile::read(config_path).map_err(RunError::from)?;
+    let tls = file.http.tls.as_ref().map(Tls::load).transpose();
+    let tls = tls.map_err(|FileFault { key, reason }| {
+        RunError::from(ConfigError::Value {
+            path: config_path.display().to_string(),
+            key: key.to_owned(),
+            reason,
+        })
+    })?;
     telemetry::logs::install(file.telemetry.log, file.cluster.node);
-    Ok(run(file).await?)
+    Ok(run(file, tls).await?)
 }
 
-async fn run(file: NodeFile) -> Result<(), RunError> {
+async fn run(file: NodeFile, tls: Option<Tls>) -> Result<(), RunError> {
     let checked = "the config file's policies were checked when it was read";
     let registry = file.registry().expect(checked);
     let told = file.told();
@@ -86,6 +97,9 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
     };
     let telemetry = Telemetry::start(node, &config.data, &file.telemetry)?;
     let metrics = Metrics::from_environment(node, &config.data)?;
+    if let Some(tls) = tls.clone() {
+        metrics.watch_certificate(move || tls.certificate().until_s);
+    }
     let provider = file.provider.url.clone();
     let guard = Guard::new(SERVICE, file.supervision.provider().expect(checked));
     let services = Services::new()
@@ -104,6 +118,7 @@ async fn run(file: NodeFile) -> Result<(), RunError> {
             provider,
         }),
         config: told.into(),
+        tls,
     };
     metrics.watch(&edge.cluster);
     telemetry.run(edge.cluster.clone());
@@ -129,6 +144,7 @@ async fn serve(edge: &Edge, listener: TcpListener, http: Option<(TcpListener, Ht
     let http = http.map(|(listener, config)| {
         let parts = http::Parts {
             config,
+            tls: edge.tls.clone(),
             services: for_clients.clone(),
             ready: is_ready,
             open: http::metrics::router(edge.metrics.clone(), Arc::clone(edge.telemetry.exemplars()))

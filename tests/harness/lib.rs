@@ -10,6 +10,7 @@ mod subscriber;
 pub use cluster::TestCluster;
 pub use command::{Finished, playhouse};
 pub use invoices::{Invoices, invoices};
+pub use ports::free_base_port;
 pub use subscriber::Subscriber;
 
 /// The path of the program under test. Cargo tells it to the tests only, so this is a macro.

@@ -13,7 +13,7 @@ const PROVIDER_OFFSET: u16 = 90;
 const HTTP_OFFSET: u16 = 80;
 
 /// A base port with room for so many nodes and the provider. Another process may still be quicker.
-pub(crate) fn free_base_port(nodes: u16) -> u16 {
+pub fn free_base_port(nodes: u16) -> u16 {
     let steps = (BASE_PORT_MAX - BASE_PORT_MIN) / BASE_PORT_STEP;
     loop {
         let base = BASE_PORT_MIN + rand::random_range(0..steps) * BASE_PORT_STEP;

@@ -85,6 +85,14 @@ const LIBRARIES: &[Library] = &[
         places: &["cluster/src/transport/shaped.rs"],
     },
     Library {
+        name: "tokio_rustls",
+        places: &["node/src/http/tls", "tests"],
+    },
+    Library {
+        name: "x509_parser",
+        places: &["node/src/http/tls/certificate.rs"],
+    },
+    Library {
         name: "governor",
         places: &["node/src/effects"],
     },

@@ -8,6 +8,7 @@ use proto::cluster::v1 as pb;
 use tonic::{Response, Status};
 
 use super::{
+    certificates,
     reading::Newness,
     request::{Call, Edge},
     status::Fault,
@@ -100,6 +101,14 @@ impl pb::admin_server::Admin for Admin {
             node: u32::from(self.edge.cluster.node()),
             toml: self.edge.config.to_string(),
         }))
+    }
+
+    async fn show_certificates(
+        &self,
+        request: tonic::Request<pb::ShowCertificatesRequest>,
+    ) -> Result<Response<pb::ShowCertificatesResponse>, Status> {
+        let (call, request) = self.edge.receive("Admin/ShowCertificates", request)?;
+        call.answer(Ok(certificates::show(&self.edge, request.own_only).await))
     }
 
     async fn supervision(

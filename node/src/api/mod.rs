@@ -3,11 +3,13 @@
 //! [`request`] reads what every call carries, [`reading`] how new what it reads must be, [`convert`] the content, [`rejection`] and [`status`] say what went wrong;
 //! [`orders`], [`products`], [`stock`], [`payments`], [`sagas`], [`events`], [`projections`], [`schema`], [`admin`], [`history`], [`metrics`], [`chaos`], [`traces`] and [`logs`] are one service each;
 //! [`gateway`] carries the same commands over one stream. [`measured`] counts all calls. [`wait`] is the long poll behind them, [`calls`] counts what is under way, [`audit`] notes who looks
-//! and who changes, [`decode`] sees to messages that cannot be read, [`traced`] is a call's span, [`members`] asks all nodes the same, [`exemplars`] for calls that stand for others.
+//! and who changes, [`decode`] sees to messages that cannot be read, [`traced`] is a call's span, [`members`] asks all nodes the same: [`exemplars`] for calls that stand
+//! for others, [`certificates`] which certificate they show.
 
 mod admin;
 mod audit;
 pub(crate) mod calls;
+mod certificates;
 mod chaos;
 mod convert;
 mod decode;

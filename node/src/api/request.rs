@@ -28,7 +28,10 @@ use super::{
     status::Fault,
     traced::{self, CallSpan},
 };
-use crate::telemetry::{Telemetry, metrics::Metrics};
+use crate::{
+    http::tls::Tls,
+    telemetry::{Telemetry, metrics::Metrics},
+};
 
 /// The metadata key of the idempotency key.
 pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
@@ -54,6 +57,8 @@ pub(crate) struct Edge {
     pub(crate) local: Arc<Local>,
     /// What this node runs with, for people.
     pub(crate) config: Arc<str>,
+    /// TLS of the HTTP port, where it is on.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Who can be asked for trouble where everything runs on one machine.

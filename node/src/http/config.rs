@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::tls::TlsConfig;
+
 /// A token below this length could be guessed.
 const TOKEN_LEN_MIN: usize = 16;
 
@@ -20,6 +22,9 @@ pub struct HttpConfig {
     /// Who presents it may look at everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader_token: Option<String>,
+    /// How it speaks TLS; without it, plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
 }
 
 /// The tokens are nobody's business.
@@ -27,6 +32,7 @@ impl std::fmt::Debug for HttpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpConfig")
             .field("address", &self.address)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }
@@ -52,6 +58,32 @@ impl HttpConfig {
                 "is the operator's token; choose another".to_owned(),
             ));
         }
-        None
+        let tls = self.tls.as_ref()?;
+        if self.address.is_none() {
+            return Some((
+                "http.tls".to_owned(),
+                "is for the HTTP port, and there is none: set `http.address`".to_owned(),
+            ));
+        }
+        tls.fault()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_for_a_port_and_has_no_unknown_keys() {
+        let parse = |text: &str| toml::from_str::<HttpConfig>(text);
+        let tls = "[tls]\ncertificate = \"crt\"\nkey = \"key\"";
+        let fault = parse(tls).expect("right keys").fault().expect("no address");
+        assert_eq!(fault.0, "http.tls");
+        let served = format!("address = \"127.0.0.1:7081\"\n{tls}");
+        assert_eq!(parse(&served).expect("right keys").fault(), None);
+        let named = parse(&format!("{served}\nreaders = [\"ann\"]")).expect("right keys");
+        assert_eq!(named.fault().expect("nobody signs").0, "http.tls.readers");
+        let unknown = parse(&format!("{served}\nurk = 1")).expect_err("unknown");
+        assert!(unknown.message().contains("`urk`"), "{unknown}");
     }
 }

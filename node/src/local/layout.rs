@@ -240,6 +240,7 @@ impl Layout {
                 address: Some(self.http_address(node)),
                 operator_token: Some(self.token.clone()),
                 reader_token: None,
+                tls: None,
             },
             local: LocalConfig {
                 control: Some(control_socket(self.base_port)),

@@ -20,12 +20,14 @@ function unique(list) { return [...new Set(list)]; }
 export const token = () => localStorage.getItem(TOKEN);
 export const keepToken = (value) => value ? localStorage.setItem(TOKEN, value) : localStorage.removeItem(TOKEN);
 export const here = () => home;
+/** Where a node serves HTTP: over TLS if this page came so, because all nodes are set up alike. */
+export const urlOf = (node) => `${location.protocol}//${node.http}`;
 /** Hears when another node is asked, and when none answers: (home, isLost). */
 export const onHome = (listener) => listeners.add(listener);
 
 /** Takes note of where the nodes are. */
 export function learn(nodes) {
-  const known = nodes.filter((node) => node.http).map((node) => `http://${node.http}`);
+  const known = nodes.filter((node) => node.http).map(urlOf);
   homes = unique([home, ...known.map(asSeenFromHere), ...homes]).slice(0, 40);
   sessionStorage.setItem(HOMES, JSON.stringify(homes));
 }
@@ -43,11 +45,14 @@ const pause = (ms, signal) => new Promise((done, failed) => {
   signal?.addEventListener('abort', () => { clearTimeout(timer); failed(signal.reason); }, { once: true });
 });
 
+// Browsers show a client certificate to the node of the page only; at others we are somebody with the token alone.
+const candidates = () => token() ? unique([home, ...homes]) : [location.origin];
+
 /** Fetches from whichever node answers, in rounds. */
 async function reach(path, options, signal, answerMax, at) {
   let last;
   for (let round = 0; round < ROUNDS; round++) {
-    for (const url of at ? [at] : unique([home, ...homes])) {
+    for (const url of at ? [at] : candidates()) {
       const late = new AbortController();
       const timer = setTimeout(() => late.abort(new Error('late')), answerMax);
       const both = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
@@ -66,8 +71,8 @@ async function reach(path, options, signal, answerMax, at) {
     settle(home, true);
     await pause(PAUSE_MS * (round + 1), signal);
   }
-  if (at) throw new Fault({ code: 'UNREACHABLE', message: `${at.replace(/^http:..?/, '')} does not answer. ${last?.message ?? ''}` });
-  throw new Fault({ code: 'UNREACHABLE', message: `No node answers (${homes.length} tried). Is the cluster running? \`playhouse status\` tells more. ${last?.message ?? ''}` });
+  if (at) throw new Fault({ code: 'UNREACHABLE', message: `${at.replace(/^https?:[/][/]/, '')} does not answer. ${last?.message ?? ''}` });
+  throw new Fault({ code: 'UNREACHABLE', message: `No node answers (${candidates().length} tried). Is the cluster running? \`playhouse status\` tells more. ${last?.message ?? ''}` });
 }
 
 function headers(requestId) {
@@ -162,11 +167,11 @@ export async function redeem(code) {
   keepToken((await response.json()).token);
 }
 
-/** What we may do: reader or operator. */
+/** What we may do, reader or operator, and the name of our certificate if that is what let us in. */
 export async function session() {
   const response = await reach('/session', { headers: headers() }, undefined, ANSWER_MAX_MS);
   if (!response.ok) throw await faultOf(response);
-  return (await response.json()).rights;
+  return response.json();
 }
 
 /** The whole of the API, told by a node. */

@@ -8,7 +8,7 @@ const menu = document.getElementById('menu');
 const menuButton = document.querySelector('.menu-button');
 const homeMark = document.getElementById('home');
 const modules = new Map();
-let pages = [], leaving = new AbortController(), rights = 'reader';
+let pages = [], leaving = new AbortController(), who = { rights: 'reader' };
 
 menuButton.addEventListener('click', () => openMenu(!menu.classList.contains('open')));
 function openMenu(open) { menu.classList.toggle('open', open); menuButton.setAttribute('aria-expanded', String(open)); }
@@ -23,7 +23,7 @@ document.getElementById('theme').addEventListener('click', () => {
 });
 
 onHome((home, isLost) => {
-  const name = home.replace(/^http:\/\//, '');
+  const name = home.replace(/^https?:\/\//, '');
   const said = isLost ? 'no node answers, trying again' : home === location.origin ? name : `${name} (this page's node does not answer)`;
   if (homeMark.textContent !== said) homeMark.textContent = said;
   homeMark.classList.toggle('lost', isLost || home !== location.origin);
@@ -56,7 +56,7 @@ async function show() {
     put(content, h('h1', {}, h('span', {}, entry.title)), area);
     content.focus({ preventScroll: true });
     scrollTo(0, 0);
-    await module.show(area, { parts, query, signal, heading: content.querySelector('h1'), isOperator: rights === 'operator' });
+    await module.show(area, { parts, query, signal, heading: content.querySelector('h1'), isOperator: who.rights === 'operator', name: who.name });
   } catch (fault) {
     modules.delete(page);
     if (!signal.aborted) content.append(failure(fault, show));
@@ -70,12 +70,12 @@ function logIn(reason) {
   put(content, h('h1', {}, 'Who are you?'), reason && h('div', { class: 'note warn', role: 'alert' }, reason),
     h('section', { class: 'panel' },
       h('p', {}, 'On the machine of ', h('code', {}, 'playhouse up'), ', the command ', h('code', {}, 'playhouse console'), ' prints a link that opens this page, once. ',
-        'Elsewhere, enter one of the tokens in the table ', h('code', {}, 'http'), ' of the node’s config file.'),
+        'Elsewhere, enter one of the tokens in the table ', h('code', {}, 'http'), ' of the node’s config file; over TLS, a client certificate that the table ', h('code', {}, 'http.tls'), ' names is enough.'),
       h('form', { class: 'row', onsubmit: enter }, input, h('button', { class: 'main' }, 'Enter'))));
   input.focus();
 }
 
-async function begin() {
+async function begin(reason) {
   const code = /^#code=([0-9a-f]+)$/.exec(location.hash)?.[1];
   try {
     if (code) {
@@ -83,11 +83,14 @@ async function begin() {
       // An open page that is let in already stays as it is.
       await redeem(code);
     }
-    if (!token()) return logIn();
-    rights = await session();
+    // Without a token, a client certificate may do.
+    who = await session();
   } catch (fault) {
-    if (fault.status === 401 || fault.status === 403) { if (!code) keepToken(null); return logIn(fault.message); }
-    return put(content, h('h1', {}, 'Playhouse'), failure(fault, begin));
+    if (fault.status !== 401 && fault.status !== 403) return put(content, h('h1', {}, 'Playhouse'), failure(fault, () => begin()));
+    if (code) return logIn(fault.message);
+    // What is no token any more stands in the way of a certificate.
+    if (token()) { keepToken(null); return begin(fault.message); }
+    return logIn(fault.status === 401 ? reason : fault.message);
   }
   try {
     pages = await (await fetch('/console/menu.json')).json();

@@ -30,7 +30,10 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, SerializeO
 use serde_json::{Value, json};
 use tonic::{Status, Streaming, client::Grpc, metadata::MetadataMap, service::Routes};
 
-use super::access::{Access, Rights, refusal};
+use super::{
+    access::{Access, Rights, refusal},
+    caller::Caller,
+};
 use codec::DynamicCodec;
 use fault::Refused;
 
@@ -105,8 +108,8 @@ async fn across_nodes(request: Request<Body>, next: Next) -> Response {
     response
 }
 
-async fn tell_catalog(State(api): State<Api>, headers: HeaderMap) -> Response {
-    match api.access.rights(&headers) {
+async fn tell_catalog(State(api): State<Api>, caller: Caller) -> Response {
+    match api.access.admit(&caller) {
         Ok(_) => Json(catalog::of(&CONTRACTS)).into_response(),
         Err(answer) => *answer,
     }
@@ -124,20 +127,20 @@ impl Api {
         &self,
         service: &str,
         method: &str,
-        headers: &HeaderMap,
+        (caller, headers): (&Caller, &HeaderMap),
         body: &[u8],
     ) -> Result<Answer, Box<Response>> {
-        let rights = self.access.rights(headers)?;
+        let admitted = self.access.admit(caller)?;
         let descriptor = method_of(service, method).ok_or_else(|| {
             refusal(
                 StatusCode::NOT_FOUND,
                 &format!("there is no method {service}/{method}; GET /api tells what there is"),
             )
         })?;
-        if rights < Rights::Operator && !is_read(&descriptor) {
+        if admitted.rights < Rights::Operator && !is_read(&descriptor) {
             return Err(refusal(
                 StatusCode::FORBIDDEN,
-                &format!("{service}/{method} changes something: that takes the operator's token"),
+                &format!("{service}/{method} changes something: that takes the rights of an operator"),
             )
             .into());
         }
@@ -150,7 +153,7 @@ impl Api {
         }
         let message = read(&descriptor, body).map_err(|reason| refusal(StatusCode::BAD_REQUEST, &reason))?;
         let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = MetadataMap::from_headers(passed_on(headers));
+        *request.metadata_mut() = MetadataMap::from_headers(passed_on(headers, admitted.name.as_deref()));
         self.send(&descriptor, request)
             .await
             .map_err(|status| Refused::of(&status).answer().into())
@@ -203,14 +206,17 @@ fn read(method: &MethodDescriptor, body: &[u8]) -> Result<DynamicMessage, String
     Ok(message)
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+fn passed_on(headers: &HeaderMap, name: Option<&str>) -> HeaderMap {
     let mut passed = HeaderMap::new();
     for name in PASSED_ON {
         if let Some(value) = headers.get(name) {
             passed.insert(HeaderName::from_static(name), value.clone());
         }
     }
-    passed.entry(CALLER_KEY).or_insert(CALLER);
+    // Not every name that a certificate can have can be a caller's.
+    let name = name.filter(|name| cluster::Caller::new(name).is_ok());
+    let name = name.and_then(|name| HeaderValue::from_str(name).ok());
+    passed.entry(CALLER_KEY).or_insert(name.unwrap_or(CALLER));
     passed
 }
 
@@ -235,10 +241,11 @@ fn json_of(message: &DynamicMessage) -> Value {
 async fn call(
     State(api): State<Api>,
     Path((service, method)): Path<(String, String)>,
+    caller: Caller,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match api.call(&service, &method, &headers, &body).await {
+    match api.call(&service, &method, (&caller, &headers), &body).await {
         Ok(Answer::One(message, metadata)) => (echoed(metadata), Json(json_of(&message))).into_response(),
         Ok(Answer::Many(messages, metadata)) => {
             let lines = said(messages).map(|said| {
@@ -256,10 +263,14 @@ async fn listen(
     State(api): State<Api>,
     Path((service, method)): Path<(String, String)>,
     Query(query): Query<HashMap<String, String>>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Response {
     let request = query.get("request").map_or("", String::as_str);
-    match api.call(&service, &method, &headers, request.as_bytes()).await {
+    match api
+        .call(&service, &method, (&caller, &headers), request.as_bytes())
+        .await
+    {
         Ok(Answer::One(message, metadata)) => (echoed(metadata), Json(json_of(&message))).into_response(),
         Ok(Answer::Many(messages, metadata)) => {
             let events = said(messages).map(|(name, value)| Event::default().event(name).json_data(value));

@@ -123,6 +123,17 @@ impl Metrics {
         ]);
     }
 
+    /// Tells from now on when the certificate of the HTTP port ends, in seconds since 1970.
+    pub(crate) fn watch_certificate(&self, until_s: impl Fn() -> i64 + Send + Sync + 'static) {
+        let Some(inner) = &self.0 else { return };
+        (inner.readers.meter())
+            .i64_observable_gauge("playhouse.http.certificate.expiry.timestamp")
+            .with_unit("s")
+            .with_description("When the certificate of the HTTP port ends, in seconds since 1970.")
+            .with_callback(move |observer| observer.observe(until_s(), &[]))
+            .build();
+    }
+
     /// What gRPC calls are counted by; none where metrics are turned off.
     pub(crate) fn grpc(&self) -> Option<&Grpc> {
         self.0.as_ref().map(|inner| &inner.grpc)

@@ -85,6 +85,7 @@ async fn busy(folder: &Path) -> Metrics {
     let inner = metrics.0.as_ref().expect("they are on");
     inner.engine.set(Arc::new(figures()));
     inner.disk.look().await;
+    metrics.watch_certificate(|| 4_102_444_800);
     inner.levels.take(Answer {
         sagas: [(Checkout::KIND.to_owned(), SagaLevel::default())].into(),
         ..Answer::default()

@@ -1,7 +1,7 @@
 // Trouble on purpose, and what comes of it: how long shards did not answer, and whether what must hold still holds. Only where the nodes
 // allow it, as those of `playhouse up` do.
 
-import { call, callAt, listenAt } from '/console/shell/api.js';
+import { call, callAt, listenAt, urlOf } from '/console/shell/api.js';
 import { Table, action, duration, failure, h, pill, put, say, time } from '/console/shell/ui.js';
 
 const FAULT_LASTS_MS = 10_000, PAUSE_LASTS_MS = 3_000, CHECK_MS = 3_000, TRIALS_LEN_MAX = 20, SLOW_SYNC_MS = 200;
@@ -49,7 +49,7 @@ export class Trials {
     for (const node of status.nodes) {
       if (!node.http || this.watched.has(node.id)) continue;
       this.watched.add(node.id);
-      listenAt(`http://${node.http}`, 'playhouse.chaos.v1.Chaos/WatchShards', {}, (said) => this.hear(node.id, said), { signal: this.signal });
+      listenAt(urlOf(node), 'playhouse.chaos.v1.Chaos/WatchShards', {}, (said) => this.hear(node.id, said), { signal: this.signal });
     }
     this.holds('every shard is led', status.shards.every((shard) => shard.leader), `${status.shards.filter((shard) => !shard.leader).length} are not`);
   }
@@ -88,7 +88,7 @@ export class Trials {
   /** Asks a node that is not the one in trouble. */
   other(node) {
     const found = this.nodes.find((other) => other.up && other.http && other.id !== node);
-    return found ? `http://${found.http}` : undefined;
+    return found && urlOf(found);
   }
 
   order(node, order, what, lasts = 0) {
@@ -108,8 +108,8 @@ export class Trials {
       const cut = (peer) => ({ cut: { peer, direction: 'DIRECTION_BOTH' } });
       const own = this.nodes.find((other) => other.id === node);
       await Promise.all([
-        callAt(`http://${own.http}`, 'playhouse.chaos.v1.Chaos/SetFaults', { faults: others.map((other) => cut(other.id)), lastsMs: FAULT_LASTS_MS }),
-        ...others.map((other) => callAt(`http://${other.http}`, 'playhouse.chaos.v1.Chaos/SetFaults', { faults: [cut(node)], lastsMs: FAULT_LASTS_MS })),
+        callAt(urlOf(own), 'playhouse.chaos.v1.Chaos/SetFaults', { faults: others.map((other) => cut(other.id)), lastsMs: FAULT_LASTS_MS }),
+        ...others.map((other) => callAt(urlOf(other), 'playhouse.chaos.v1.Chaos/SetFaults', { faults: [cut(node)], lastsMs: FAULT_LASTS_MS })),
       ]);
       return `Node ${node} is cut off for ${FAULT_LASTS_MS / 1_000} s`;
     };
@@ -119,7 +119,7 @@ export class Trials {
     return async () => {
       this.took(`node ${node} had a slow disk for ${FAULT_LASTS_MS / 1_000} s`, node, FAULT_LASTS_MS);
       const own = this.nodes.find((other) => other.id === node);
-      await callAt(`http://${own.http}`, 'playhouse.chaos.v1.Chaos/SetFaults', { faults: [{ slowSync: { delayMs: SLOW_SYNC_MS } }], lastsMs: FAULT_LASTS_MS });
+      await callAt(urlOf(own), 'playhouse.chaos.v1.Chaos/SetFaults', { faults: [{ slowSync: { delayMs: SLOW_SYNC_MS } }], lastsMs: FAULT_LASTS_MS });
       return `Each sync of node ${node} takes ${SLOW_SYNC_MS} ms longer, for ${FAULT_LASTS_MS / 1_000} s`;
     };
   }

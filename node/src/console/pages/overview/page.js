@@ -67,8 +67,8 @@ export async function show(place, { signal }) {
     // They come with the longest first.
     const methods = new Map();
     for (const exemplar of exemplars) if (!methods.has(exemplar.method)) methods.set(exemplar.method, exemplar);
-    put(longest, panel('Calls that took long, in their traces', methods.size ? h('table', {}, h('thead', {}, h('tr', {}, h('th', {}, 'Call'), h('th', { class: 'number' }, 'Took'), h('th', {}, 'Trace'), h('th', {}, 'Ended'))),
-      h('tbody', {}, [...methods.values()].slice(0, LONGEST_MAX).map((exemplar) => h('tr', {}, h('td', {}, exemplar.method), h('td', { class: 'number' }, ms(exemplar.seconds * 1_000)), h('td', {}, traceLink(exemplar.traceId)), h('td', {}, time(exemplar.endedUnixMs))))))
+    put(longest, panel('Calls that took long, in their traces', methods.size ? h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, h('th', {}, 'Call'), h('th', { class: 'number' }, 'Took'), h('th', {}, 'Trace'), h('th', {}, 'Ended'))),
+      h('tbody', {}, [...methods.values()].slice(0, LONGEST_MAX).map((exemplar) => h('tr', {}, h('td', {}, exemplar.method), h('td', { class: 'number' }, ms(exemplar.seconds * 1_000)), h('td', {}, traceLink(exemplar.traceId)), h('td', {}, time(exemplar.endedUnixMs)))))))
       : h('p', { class: 'small quiet' }, 'No trace was kept in the last five minutes: one of a hundred calls is, and those that fail or are slow.')));
   });
 

@@ -2,7 +2,7 @@
 
 import { call, listen, poll } from '/console/shell/api.js';
 import { Chart } from '/console/shell/chart.js';
-import { bytes, count, duration, failure, h, panel, pill, put, say, time, traceLink } from '/console/shell/ui.js';
+import { Table, bytes, count, duration, failure, h, panel, pill, put, say, time, traceLink } from '/console/shell/ui.js';
 
 const METRICS = 'playhouse.telemetry.v1.Metrics';
 /** Points that are kept: what the charts show, and a little more. */
@@ -11,7 +11,13 @@ const rate = (value) => value < 10 ? value.toFixed(1) : String(Math.round(value)
 const ms = (value) => duration(value);
 
 export async function show(place, { signal }) {
-  const trouble = h('div'), tiles = h('div', { class: 'tiles' }), objectives = h('div', { class: 'grid' }), charts = h('div', { class: 'grid' }), longest = h('div');
+  const trouble = h('div'), tiles = h('div', { class: 'tiles' }), objectives = h('div', { class: 'grid' }), charts = h('div', { class: 'grid' });
+  const longest = new Table([
+    { title: 'Call', cell: (exemplar) => exemplar.method },
+    { title: 'Took', number: true, cell: (exemplar) => ms(exemplar.seconds * 1_000) },
+    { title: 'Trace', cell: (exemplar) => traceLink(exemplar.traceId) },
+    { title: 'Ended', cell: (exemplar) => time(exemplar.endedUnixMs) },
+  ], { key: (exemplar) => exemplar.method, label: 'Calls that took long', empty: 'No trace was kept in the last five minutes: one of a hundred calls is, and those that fail or are slow.' });
   const points = new Map();
   const shown = [
     ['Orders a second', 'orders_per_s', rate], ['Commands a second', 'commands_per_s', rate], ['Half of the commands within', 'command_p50_ms', ms], ['99 of 100 within', 'command_p99_ms', ms],
@@ -31,7 +37,7 @@ export async function show(place, { signal }) {
     ['A commit’s parts', [line('queue', 'commit_queue_ms', 4), line('sync', 'commit_sync_ms', 1), line('network', 'commit_network_ms', 2), line('apply', 'commit_apply_ms', 3)], ms],
     ['Processors kept busy', [line('cores', 'cpu_cores', 1)], (value) => value.toFixed(1)],
   ].map(([title, lines, text]) => { const chart = new Chart(title, lines, { show: text }); charts.append(chart.element); return { chart, lines }; });
-  put(place, trouble, tiles, objectives, charts, longest);
+  put(place, trouble, tiles, objectives, charts, panel('Calls that took long, in their traces', longest.element));
 
   let newest = 0;
   listen(`${METRICS}/Watch`, () => ({ sinceUnixMs: newest || Date.now() - KEPT_MS }), (said) => {
@@ -61,15 +67,10 @@ export async function show(place, { signal }) {
 
   poll(SLO_MS, signal, async () => {
     const { exemplars } = await call(`${METRICS}/Exemplars`, { sinceUnixMs: Date.now() - KEPT_MS }, { signal });
-    const told = JSON.stringify(exemplars);
-    if (longest.dataset.told === told) return;
-    longest.dataset.told = told;
     // They come with the longest first.
     const methods = new Map();
     for (const exemplar of exemplars) if (!methods.has(exemplar.method)) methods.set(exemplar.method, exemplar);
-    put(longest, panel('Calls that took long, in their traces', methods.size ? h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, h('th', {}, 'Call'), h('th', { class: 'number' }, 'Took'), h('th', {}, 'Trace'), h('th', {}, 'Ended'))),
-      h('tbody', {}, [...methods.values()].slice(0, LONGEST_MAX).map((exemplar) => h('tr', {}, h('td', {}, exemplar.method), h('td', { class: 'number' }, ms(exemplar.seconds * 1_000)), h('td', {}, traceLink(exemplar.traceId)), h('td', {}, time(exemplar.endedUnixMs)))))))
-      : h('p', { class: 'small quiet' }, 'No trace was kept in the last five minutes: one of a hundred calls is, and those that fail or are slow.')));
+    longest.update([...methods.values()].slice(0, LONGEST_MAX));
   });
 
   poll(SLO_MS, signal, async () => {

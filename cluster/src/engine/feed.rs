@@ -77,6 +77,14 @@ impl Engine {
             }
             Question::Since(at_ms) => replica.seek_feed(at_ms).await.map(Told::Position),
             Question::End => Ok(Told::Position(Position::end_of(replica.applied()))),
+            Question::Committed => match timeout(ASK_MAX, replica.confirm()).await {
+                Ok(Ok(())) => Ok(Told::Position(Position::end_of(replica.applied()))),
+                Ok(Err(_)) => Ok(Told::NotHere),
+                Err(_) => Err(NoPage::Failed(format!(
+                    "node {} finds no majority that follows it",
+                    self.node()
+                ))),
+            },
         };
         told.unwrap_or_else(Told::NoPage)
     }
@@ -95,7 +103,7 @@ impl Engine {
         let peer = peer.ok_or_else(|| format!("node {node} cannot be reached"))?;
         let wait = match &question {
             Question::Page { wait_ms, .. } => Duration::from_millis(u64::from(*wait_ms)),
-            Question::Since(_) | Question::End => Duration::ZERO,
+            Question::Since(_) | Question::End | Question::Committed => Duration::ZERO,
         };
         let request = pb::ReadFeedRequest {
             shard,
@@ -116,9 +124,12 @@ impl Engine {
         within: Duration,
     ) -> Result<Position, Error> {
         let until = Instant::now() + within;
-        let mut last = "nobody has a replica of it".to_owned();
+        let mut last = match question {
+            Question::Committed => "nobody leads it".to_owned(),
+            Question::Page { .. } | Question::Since(_) | Question::End => "nobody has a replica of it".to_owned(),
+        };
         loop {
-            for node in self.feed_order(shard, matches!(question, Question::End)) {
+            for node in self.feed_order(shard, matches!(question, Question::End | Question::Committed)) {
                 match self.feed_at(node, shard, question.clone()).await {
                     Ok(Told::Position(position)) => return Ok(position),
                     Ok(Told::NoPage(reason)) => last = reason.to_string(),

@@ -34,6 +34,8 @@ pub(crate) enum Question {
     Since(u64),
     /// How far it has come.
     End,
+    /// A position that has everything behind it which was acknowledged before the question. Only the leader can say one.
+    Committed,
 }
 
 /// What a replica answers.

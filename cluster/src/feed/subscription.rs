@@ -3,7 +3,13 @@
 //! Each shard is followed on its own and has at most one page on its way, so what waits for a slow reader is bounded, and a shard
 //! never waits for anyone. Of one shard, and so of one entity, events come in order; of different shards as they come.
 
-use std::{collections::VecDeque, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -29,6 +35,8 @@ const PAGE_BYTES_MAX: usize = 256 << 10;
 const PAGE_RECORDS_MAX: usize = 256;
 /// How long a shard in which nothing happens is waited for before it is asked again.
 pub(super) const WAIT: Duration = Duration::from_secs(1);
+/// The same for a reader that is to end, and knows that there is more: only a replica that lags has nothing for it.
+const WAIT_TO_END: Duration = Duration::from_millis(50);
 /// How long positions are looked for at the start.
 const SEEK_MAX: Duration = Duration::from_secs(5);
 /// What callers are told to wait when a node has all subscriptions it may have.
@@ -84,7 +92,7 @@ pub struct SubscribeOptions {
     pub batch_events_max: usize,
     /// After so long without an event the cursor is delivered alone, at least a second.
     pub heartbeat: Duration,
-    /// Ends after the first delivery that says that everything has been seen.
+    /// Ends once everything has been delivered that was acknowledged before it began; some of what came later may be with it.
     pub stop_at_end: bool,
 }
 
@@ -137,6 +145,12 @@ impl Engine {
             ..page_max(shards.len())
         };
         let places = self.places(&options.from, &shards).await?;
+        let ends = if options.stop_at_end {
+            let ends = self.positions(&Question::Committed, &shards).await?;
+            Some(shards.iter().copied().zip(ends).collect())
+        } else {
+            None
+        };
         let filter = Arc::new(options.filter.clone());
         let cursor = Cursor {
             shards: self.shards(),
@@ -147,9 +161,12 @@ impl Engine {
             Follower::new(Arc::clone(self), *shard, Arc::clone(&filter), max, at)
         });
         let (sender, deliveries) = mpsc::channel(AHEAD_LEN_MAX);
+        let wait = if ends.is_some() { WAIT_TO_END } else { WAIT };
         let merger = Merger {
             engine: Arc::clone(self),
-            followed: followers.map(begin).collect(),
+            followed: followers.map(|follower| begin(follower, wait)).collect(),
+            wait,
+            ends,
             at_end: vec![false; self.shards() as usize + 1],
             waiting: shards.len(),
             cursor,
@@ -235,12 +252,17 @@ impl Engine {
             Start::Now => Question::End,
             Start::Time(at_ms) => Question::Since(*at_ms),
         };
+        let found = self.positions(&question, shards).await?;
+        let place = |position| Place { position, mark: 0 };
+        Ok(found.into_iter().map(place).collect())
+    }
+
+    /// What each shard answers.
+    async fn positions(self: &Arc<Self>, question: &Question, shards: &[u32]) -> Result<Vec<Position>, Error> {
         let found = shards
             .iter()
-            .map(|shard| self.feed_position(*shard, &question, SEEK_MAX));
-        let found: Result<Vec<Position>, Error> = futures::future::join_all(found).await.into_iter().collect();
-        let place = |position| Place { position, mark: 0 };
-        Ok(found?.into_iter().map(place).collect())
+            .map(|shard| self.feed_position(*shard, question, SEEK_MAX));
+        futures::future::join_all(found).await.into_iter().collect()
     }
 }
 
@@ -272,9 +294,9 @@ fn cursor_error(error: &dyn fmt::Display) -> Error {
 
 type Followed = BoxFuture<'static, (Follower, Result<FeedPage, FollowError>)>;
 
-fn begin(mut follower: Follower) -> Followed {
+fn begin(mut follower: Follower, wait: Duration) -> Followed {
     async move {
-        let page = follower.next(WAIT).await;
+        let page = follower.next(wait).await;
         (follower, page)
     }
     .boxed()
@@ -284,6 +306,10 @@ fn begin(mut follower: Follower) -> Followed {
 struct Merger {
     engine: Arc<Engine>,
     followed: FuturesUnordered<Followed>,
+    /// How long a shard is waited for in which nothing happens.
+    wait: Duration,
+    /// Of a reader that is to end: how far each shard is read still. One that has been read so far is followed no more.
+    ends: Option<HashMap<u32, Position>>,
     /// By shard: whether its last page was the end.
     at_end: Vec<bool>,
     /// Shards whose last page was not the end.
@@ -321,15 +347,30 @@ impl Merger {
                 return;
             }
             self.note_end(follower.shard, page.is_end);
-            self.followed.push(begin(follower));
+            if !self.is_read_to_its_end(&follower) {
+                self.followed.push(begin(follower, self.wait));
+            }
+            if self.ends.as_ref().is_some_and(HashMap::is_empty) {
+                // The cursor has moved on in shards that had nothing to deliver. Nobody need be there any more.
+                let _ = self.send(Vec::new()).await;
+                return;
+            }
             let is_news = self.waiting == 0 && !self.told_end;
             if (is_news || self.last.elapsed() >= heartbeat) && !self.send(Vec::new()).await {
                 return;
             }
-            if self.told_end && self.options.stop_at_end {
-                return;
-            }
         }
+    }
+
+    fn is_read_to_its_end(&mut self, follower: &Follower) -> bool {
+        let Some(ends) = &mut self.ends else {
+            return false;
+        };
+        let is_read = ends.get(&follower.shard).is_none_or(|end| *end <= follower.after);
+        if is_read {
+            ends.remove(&follower.shard);
+        }
+        is_read
     }
 
     fn note_end(&mut self, shard: u32, is_end: bool) {
@@ -373,7 +414,7 @@ impl Merger {
 
     async fn send(&mut self, events: Vec<FeedEvent>) -> bool {
         self.last = Instant::now();
-        self.told_end = self.waiting == 0;
+        self.told_end = self.waiting == 0 || self.ends.as_ref().is_some_and(HashMap::is_empty);
         let delivery = Delivery {
             events,
             cursor: self.cursor.clone(),

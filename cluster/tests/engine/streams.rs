@@ -129,6 +129,25 @@ impl Seen {
         }
     }
 
+    /// What a reader sees that begins with the first event and ends by itself.
+    async fn by_its_end(cluster: &Cluster, filter: FeedFilter) -> Self {
+        let options = SubscribeOptions {
+            from: Start::Beginning,
+            filter,
+            stop_at_end: true,
+            ..SubscribeOptions::default()
+        };
+        let mut subscription = cluster.subscribe(options).await.expect("subscribed");
+        let mut seen = Self::default();
+        let reading = async {
+            while let Some(delivery) = subscription.next().await {
+                seen.take(&delivery.expect("no error").events);
+            }
+        };
+        timeout(SOON, reading).await.expect("it ends");
+        seen
+    }
+
     fn is_whole(&self, ids: u64, versions: u64) -> bool {
         self.0.len() as u64 == ids && self.0.values().all(|version| *version == versions)
     }
@@ -173,16 +192,7 @@ async fn a_cursor_goes_on_exactly_behind_what_was_seen_on_any_node_while_nodes_c
     writing.await.expect("all was written");
     // Whoever begins now sees the same from the beginning, on each node; what is older than the tail comes from the store.
     for node in &nodes {
-        let options = SubscribeOptions {
-            from: Start::Beginning,
-            stop_at_end: true,
-            ..SubscribeOptions::default()
-        };
-        let mut subscription = node.cluster.subscribe(options).await.expect("subscribed");
-        let mut again = Seen::default();
-        while let Some(delivery) = timeout(SOON, subscription.next()).await.expect("it ends") {
-            again.take(&delivery.expect("no error").events);
-        }
+        let again = Seen::by_its_end(&node.cluster, FeedFilter::default()).await;
         assert!(again.is_whole(IDS, written(60)), "{:?}", again.0);
     }
     for node in nodes {
@@ -197,23 +207,36 @@ async fn an_idle_cluster_is_read_to_its_end() {
     let nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| Services::new()).await;
     write(&nodes[0].cluster, 0, 1).await;
     for node in &nodes {
-        let options = SubscribeOptions {
-            from: Start::Beginning,
-            stop_at_end: true,
-            ..SubscribeOptions::default()
-        };
-        let mut subscription = node.cluster.subscribe(options).await.expect("subscribed");
-        let mut seen = Seen::default();
-        let reading = async {
-            while let Some(delivery) = subscription.next().await {
-                seen.take(&delivery.expect("no error").events);
-            }
-        };
-        timeout(SOON, reading).await.expect("it ends");
+        let seen = Seen::by_its_end(&node.cluster, FeedFilter::default()).await;
         assert!(seen.is_whole(IDS, written(1)), "{:?}", seen.0);
         // By now all replicas are as old as they become while nothing happens.
         sleep(Duration::from_secs(3)).await;
     }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_to_end_gets_what_was_acknowledged_before_and_ends_under_load() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = free_addresses(3);
+    let nodes = start_all(&addresses, folder.path(), SHARDS, &registry(), |_| Services::new()).await;
+    let busy = nodes[0].cluster.clone();
+    // There is no moment at which nothing is newer than what has been read.
+    let writing = tokio::spawn(async move { write(&busy, 0, u64::MAX).await });
+    for version in 1..=20 {
+        let request = request(&format!("one-{version}"));
+        let told = nodes[0].cluster.ask::<Other>("one", &Command::Count(1), &request).await;
+        told.expect("counted");
+        for node in &nodes {
+            let seen = Seen::by_its_end(&node.cluster, FeedFilter::default()).await;
+            assert_eq!(seen.0.get("other/one"), Some(&version));
+        }
+    }
+    writing.abort();
+    // Its node may have a command of the writer's under way, which fails with it.
+    let _ = writing.await;
     for node in nodes {
         node.stop().await;
     }

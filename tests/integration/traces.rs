@@ -314,11 +314,7 @@ async fn a_checkout_is_one_whole_trace_also_when_its_leader_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_collector_costs_a_counter_and_logs_are_followed_through_a_kill() {
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port")
-        .local_addr()
-        .expect("bound");
+    let nobody = cluster::local::free_addresses(1)[0];
     let environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{nobody}"))];
     let cluster = TestCluster::start_with(harness::program!(), 3, environment).await;
     sell_tea(&cluster).await;

@@ -35,6 +35,7 @@
 //! What only a kernel can show (a lost cache of the disk, a process that stands still) it does not show.
 
 mod node;
+mod ports;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -52,6 +53,7 @@ use crate::{
 };
 
 pub use node::LocalNode;
+pub use ports::free_addresses;
 
 /// How long [`LocalCluster::start`] and [`LocalCluster::restart`] wait until every shard has a leader.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -116,9 +118,8 @@ impl LocalBuilder {
     pub async fn start(self) -> Result<LocalCluster, StartError> {
         let folder = tempfile::Builder::new().prefix("local-cluster-").tempdir();
         let folder = folder.map_err(|error| StartError::Data(format!("there is no temporary folder: {error}")))?;
-        let listeners: Result<Vec<TcpListener>, _> =
-            (0..self.nodes).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-        let listeners = listeners.map_err(|error| StartError::Config(format!("there is no free port: {error}")))?;
+        let listeners = ports::listeners(usize::from(self.nodes));
+        let listeners = listeners.map_err(|error| StartError::Config(error.to_string()))?;
         let addresses: Result<Vec<SocketAddr>, _> = listeners.iter().map(TcpListener::local_addr).collect();
         let mut cluster = LocalCluster {
             addresses: addresses.map_err(|error| StartError::Config(error.to_string()))?,
@@ -327,18 +328,6 @@ pub fn quick_limits() -> Limits {
         idle_ms: 500,
         ..Limits::default()
     }
-}
-
-/// Addresses of this machine that nobody listens on just now.
-///
-/// # Panics
-/// When there is no free port.
-pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
-    listeners.iter().map(address).collect()
 }
 
 fn new_request() -> Request {

@@ -19,9 +19,10 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::provider::{self, client, wire::Control};
 
+/// On a port that nobody else takes once it is dropped.
 async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+    let address = cluster::local::free_addresses(1)[0];
+    let listener = TcpListener::bind(address).await.expect("a free port");
     (listener, format!("http://{address}"))
 }
 

@@ -345,9 +345,7 @@ mod collector {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_dead_collector_costs_a_count() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-        drop(listener);
+        let endpoint = format!("http://{}", cluster::local::free_addresses(1)[0]);
         let folder = tempfile::tempdir().expect("a folder");
         let metrics = Metrics::begin(3, folder.path(), Some(&endpoint)).expect("nobody has to be there");
         let readers = &metrics.0.as_ref().expect("on").readers;

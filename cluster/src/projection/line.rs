@@ -9,7 +9,7 @@ use super::{
     ProjectedEvent,
     carried::Carried,
     keys::{self, Head, Place},
-    rows::{Rows, RowsFault, Source as _, Stored},
+    rows::{Change, Rows, RowsFault, Stored},
 };
 use crate::{
     journal::{
@@ -189,11 +189,13 @@ impl Line {
             place.last = record.position;
         }
         let mut batch = Batch::default();
-        for (key, value) in rows.into_changes() {
-            let before = source.get(&key).map_err(|error| (0, error.into()))?;
-            if before == value {
-                continue;
-            }
+        let changes = rows.into_changes().map_err(|error| (0, error.into()))?;
+        for Change {
+            key,
+            before,
+            after: value,
+        } in changes
+        {
             if let Some(before) = &before {
                 place.rows -= 1;
                 place.bytes -= (key.len() + before.len()) as u64;

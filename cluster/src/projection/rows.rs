@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -98,6 +98,13 @@ impl Source for BTreeMap<Vec<u8>, Bytes> {
     }
 }
 
+/// A row as it was and as it is to be; the two differ.
+pub(crate) struct Change {
+    pub(crate) key: Vec<u8>,
+    pub(crate) before: Option<Bytes>,
+    pub(crate) after: Option<Bytes>,
+}
+
 /// Why the rows cannot be used any further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowsFault {
@@ -115,6 +122,8 @@ pub(crate) enum RowsFault {
 pub struct Rows<'a> {
     source: &'a dyn Source,
     changes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    /// What was read from the source one by one: whoever writes the changes compares them with it.
+    read: RefCell<HashMap<Vec<u8>, Option<Bytes>>>,
     visited: Cell<usize>,
     fault: RefCell<Option<RowsFault>>,
 }
@@ -124,6 +133,7 @@ impl<'a> Rows<'a> {
         Self {
             source,
             changes: BTreeMap::new(),
+            read: RefCell::default(),
             visited: Cell::new(0),
             fault: RefCell::new(None),
         }
@@ -134,9 +144,9 @@ impl<'a> Rows<'a> {
         let key = key.as_ref();
         let value = match self.changes.get(key) {
             Some(change) => change.clone(),
-            None => self.note(self.source.get(key))?,
+            None => self.note(self.stored(key))?,
         };
-        self.read(key, &value?)
+        self.decode(key, &value?)
     }
 
     /// Writes a row.
@@ -192,7 +202,7 @@ impl<'a> Rows<'a> {
                 ));
                 return false;
             }
-            self.read(key, value).is_some_and(|value| visit(key, value))
+            self.decode(key, value).is_some_and(|value| visit(key, value))
         };
         let scanned = self.source.scan(prefix, &from, &mut |key, value| {
             while let Some((changed, change)) = changes.next_if(|(changed, _)| changed.as_slice() < key) {
@@ -218,7 +228,16 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Option<T> {
+    fn stored(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if let Some(stored) = self.read.borrow().get(key) {
+            return Ok(stored.clone());
+        }
+        let stored = self.source.get(key)?;
+        self.read.borrow_mut().insert(key.to_vec(), stored.clone());
+        Ok(stored)
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Option<T> {
         match codec::decode(value) {
             Ok(value) => Some(value),
             Err(error) => {
@@ -244,9 +263,22 @@ impl<'a> Rows<'a> {
         self.fault.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// What is to be written.
-    pub(crate) fn into_changes(self) -> BTreeMap<Vec<u8>, Option<Bytes>> {
-        self.changes
+    /// What is to be written, in the order of the keys.
+    pub(crate) fn into_changes(self) -> Result<Vec<Change>, StoreError> {
+        let Self {
+            source, changes, read, ..
+        } = self;
+        let mut read = read.into_inner();
+        let changes = changes.into_iter().map(|(key, after)| {
+            let before = match read.remove(&key) {
+                Some(before) => before,
+                None => source.get(&key)?,
+            };
+            Ok(Change { key, before, after })
+        });
+        changes
+            .filter(|change| !matches!(change, Ok(change) if change.before == change.after))
+            .collect()
     }
 }
 
@@ -308,6 +340,47 @@ mod tests {
         rows = Rows::new(&source);
         rows.update("a", |count: &mut u64| *count += 1);
         assert_eq!((rows.get::<u64>("a"), rows.check()), (Some(2), Ok(())));
+    }
+
+    /// Counts what is read of it.
+    struct Counted(BTreeMap<Vec<u8>, Bytes>, Cell<usize>);
+
+    impl Source for Counted {
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            self.1.set(self.1.get() + 1);
+            Source::get(&self.0, key)
+        }
+
+        fn scan(&self, prefix: &[u8], from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+            self.0.scan(prefix, from, visit)
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_once_and_only_what_differs_is_written() {
+        let source = Counted(stored(&[("a", 1), ("b", 2), ("c", 3)]), Cell::new(0));
+        let mut rows = Rows::new(&source);
+        for _ in 0..5 {
+            rows.update("a", |count: &mut u64| *count += 1);
+            assert_eq!(rows.get::<u64>("none"), None);
+        }
+        rows.update("b", |count: &mut u64| *count += 0);
+        rows.remove("c");
+        rows.remove("none");
+        rows.put("new", &9_u64);
+        let changes = rows.into_changes().expect("read");
+        let changes: Vec<_> = changes.into_iter().map(|it| (it.key, it.before, it.after)).collect();
+        let value = |value: u64| Some(codec::encode(&value));
+        let expected = [
+            ("a", value(1), value(6)),
+            ("c", value(3), None),
+            ("new", None, value(9)),
+        ];
+        assert_eq!(
+            changes,
+            expected.map(|(key, before, after)| (key.as_bytes().to_vec(), before, after))
+        );
+        assert_eq!(source.1.get(), 5, "a, b, c, none, new");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     ProjectedEvent, Projection,
     carried::{All, Carried, add},
-    rows::Rows,
+    rows::{Change, Rows},
 };
 use crate::{
     codec,
@@ -87,8 +87,8 @@ impl<P: Projection> Folded<P> {
         if let Err(fault) = rows.check() {
             panic!("an event of {entity}: {fault}");
         }
-        for (key, value) in rows.into_changes() {
-            match value {
+        for Change { key, after, .. } in rows.into_changes().expect("memory is read") {
+            match after {
                 Some(value) => self.shards[shard].insert(key, value),
                 None => self.shards[shard].remove(&key),
             };

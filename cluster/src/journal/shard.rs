@@ -1,7 +1,7 @@
 //! The state of a shard: applies records in order, answers what is known of an entity.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::{
     Decided, EffectId, Firing, Origin, OutboxRow, Record, TimerKey, TimerRow, Tombstone,
-    feed::{Fed, Position},
+    feed::{Fed, Position, kept::Kept},
     keys::{self, EntityRow, Head, Meta},
     loading::Loading,
+    outbox::Outbox,
     quarantine::{Quarantine, QuarantineRow, Quarantined, RowChange},
-    senders,
     tail::{Tail, TailEntity},
     timers::{self, Timers},
 };
@@ -50,11 +50,10 @@ pub(crate) struct Shard {
     pub(super) tail: Tail,
     /// The tail that a checkpoint is writing just now.
     frozen: Option<Arc<Tail>>,
-    outbox: BTreeMap<EffectId, Arc<OutboxRow>>,
+    pub(super) kept: Kept,
+    outbox: Outbox,
     pub(super) timers: Timers,
     pub(super) quarantine: Quarantine,
-    /// For each entity that is sent something: at which positions its open effects came about, and how many there.
-    open_to: HashMap<EntityKey, BTreeMap<u64, u32>>,
     recent: VecDeque<(u64, u64)>,
     checkpoint: u64,
     /// The members at the last checkpoint: those that a restart begins with.
@@ -68,13 +67,6 @@ impl Shard {
             Some(bytes) => keys::decode(keys::META, &bytes)?,
             None => Meta::default(),
         };
-        let (mut outbox, mut open_to) = (BTreeMap::new(), HashMap::new());
-        store.scan(keys::OUTBOX, keys::OUTBOX, &mut |key, value| {
-            let (id, row): (EffectId, OutboxRow) = keys::decode(key, &value)?;
-            note_open(&mut open_to, &row, true);
-            outbox.insert(id, Arc::new(row));
-            Ok(true)
-        })?;
         let mut timers = Timers::default();
         store.scan(keys::TIMERS, keys::TIMERS, &mut |key, value| {
             let (timer, row): (TimerKey, TimerRow) = keys::decode(key, &value)?;
@@ -88,16 +80,16 @@ impl Shard {
             Ok(true)
         })?;
         Ok(Self {
+            outbox: Outbox::open(&*store)?,
             store,
             checkpoint: meta.applied.0,
+            kept: Kept::new(meta.applied.0),
             durable_members: meta.members.clone(),
             meta,
             tail: Tail::default(),
             frozen: None,
-            outbox,
             timers,
             quarantine,
-            open_to,
             recent: VecDeque::new(),
         })
     }
@@ -221,7 +213,6 @@ impl Shard {
                 born: position.index,
                 chain: decided.chain.clone(),
             });
-            note_open(&mut self.open_to, &row, true);
             self.outbox.insert(id.clone(), Arc::clone(&row));
             self.tail.effect_came(id.clone(), row);
             applied.effects.push(id);
@@ -288,8 +279,7 @@ impl Shard {
     }
 
     pub(super) fn acknowledge(&mut self, id: &EffectId) {
-        if let Some(row) = self.outbox.remove(id) {
-            note_open(&mut self.open_to, &row, false);
+        if self.outbox.remove(id) {
             self.tail.effect_went(id);
             self.digest(id.seq << 8 ^ u64::from(id.place) ^ keys::fnv(id.entity.id.as_bytes()));
         }
@@ -385,14 +375,7 @@ impl Shard {
 
     /// An open effect, and what goes with it to the entity that it is sent to. `shard` is this shard's number.
     pub(crate) fn origin_of(&self, shard: u32, row: &OutboxRow) -> Option<Origin> {
-        let open = self.open_to.get(target_of(row)?)?;
-        let (floor, holes) = senders::summary(open.keys().copied(), self.meta.applied.0 + 1);
-        Some(Origin {
-            shard,
-            born: row.born,
-            floor,
-            holes,
-        })
+        self.outbox.origin(shard, row, self.meta.applied.0 + 1)
     }
 
     /// One record of an entity, if it is that of this request.
@@ -467,7 +450,7 @@ impl Shard {
     }
 
     pub(crate) fn outbox(&self) -> &BTreeMap<EffectId, Arc<OutboxRow>> {
-        &self.outbox
+        self.outbox.rows()
     }
 
     /// The open effects of one entity.
@@ -475,12 +458,7 @@ impl Shard {
         &'a self,
         key: &'a EntityKey,
     ) -> impl Iterator<Item = (&'a EffectId, &'a Arc<OutboxRow>)> {
-        let first = EffectId {
-            entity: key.clone(),
-            seq: 0,
-            place: 0,
-        };
-        self.outbox.range(first..).take_while(move |(id, _)| id.entity == *key)
+        self.outbox.of(key)
     }
 
     pub(crate) fn timers(&self) -> &Timers {
@@ -537,14 +515,19 @@ impl Shard {
         (tail, self.meta.clone())
     }
 
-    /// The frozen tail is on the device, with what is true at its end.
-    pub(crate) fn thaw(&mut self, meta: &Meta) {
-        self.frozen = None;
+    /// The frozen tail is on the device, with what is true at its end. It is given back, so that the shard need not be held up while
+    /// it is dropped.
+    pub(crate) fn thaw(&mut self, meta: &Meta) -> Option<Arc<Tail>> {
+        let frozen = self.frozen.take();
+        if let Some(tail) = &frozen {
+            self.kept.take(tail);
+        }
         // A snapshot that was installed meanwhile is further on.
         if meta.applied.0 >= self.checkpoint {
             self.checkpoint = meta.applied.0;
             self.durable_members.clone_from(&meta.members);
         }
+        frozen
     }
 
     /// The members that this replica begins with should it restart now.
@@ -554,28 +537,6 @@ impl Shard {
 
     pub(crate) fn store(&self) -> &Arc<dyn StateStore> {
         &self.store
-    }
-}
-
-/// The entity that an effect goes to, if it is one whose place in the journal is known.
-fn target_of(row: &OutboxRow) -> Option<&EntityKey> {
-    match &row.effect.request {
-        EffectRequest::Command { to, .. } if row.born > 0 => Some(to),
-        _ => None,
-    }
-}
-
-/// Counts an effect among those that are open to its target, or no longer.
-fn note_open(open_to: &mut HashMap<EntityKey, BTreeMap<u64, u32>>, row: &OutboxRow, is_open: bool) {
-    let Some(target) = target_of(row) else { return };
-    let open = open_to.entry(target.clone()).or_default();
-    let count = open.entry(row.born).or_default();
-    *count = if is_open { *count + 1 } else { count.saturating_sub(1) };
-    if *count == 0 {
-        open.remove(&row.born);
-        if open.is_empty() {
-            open_to.remove(target);
-        }
     }
 }
 

@@ -131,7 +131,8 @@ impl Checkpointer {
         match outcome {
             Ok(written) => {
                 for (replica, meta, forgets) in written {
-                    replica.state().thaw(&meta);
+                    let moved = replica.state().thaw(&meta);
+                    drop(moved);
                     replica.meter().checkpointed(begun.elapsed());
                     self.last.insert(replica.shard(), Instant::now());
                     self.parts.mailbox.input(Input::Checkpointed {

@@ -2,11 +2,12 @@
 //!
 //! Histories are kept by entity, and the log is cut behind checkpoints. So that the events of a shard can be read in the order in
 //! which they were decided, each checkpoint writes what it moves as [`rows`]: positions, entities and record numbers, without the
-//! events, which stand in the histories already. What no checkpoint has moved yet is in the tail. [`read`] walks the rows and
-//! goes on in the tail.
+//! events, which stand in the histories already. What no checkpoint has moved yet is in the tail; the newest of what one has moved
+//! is [`kept`] in memory. [`read`] walks the rows and goes on there.
 //!
 //! Positions follow from the journal alone: they are the same on all replicas, whenever these make their checkpoints.
 
+pub(crate) mod kept;
 pub(crate) mod read;
 pub(crate) mod rows;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reading a shard's feed: the stored rows with their histories, then the tail.
+//! Reading a shard's feed: the stored rows with their histories, then what is in memory.
 //!
 //! In two steps, of which only the first needs the shard: the store is slow, and whoever reads must hold up nobody. Everything
 //! that is read was applied, so it is committed.
@@ -57,13 +57,13 @@ pub(crate) enum FeedError {
 
 /// What is to be done outside of the shard.
 pub(crate) enum Reading {
-    /// The tail has all that is wanted.
+    /// All that is wanted is in memory.
     Tail(TailPage),
     /// It is in the store.
     Stored(StoredReading),
 }
 
-/// Records of the tail.
+/// Records that were in memory.
 pub(crate) struct TailPage {
     fed: Vec<Fed>,
     next: Position,
@@ -97,12 +97,11 @@ impl TailPage {
 impl Shard {
     /// Begins to read what comes after a position.
     pub(crate) fn begin_feed(&self, after: Position, wanted: Wanted<'_>, max: PageMax) -> Reading {
-        let checkpoint = self.checkpoint_index();
-        if after < Position::end_of(checkpoint) && checkpoint > 0 {
+        if after < self.kept.from() {
             return Reading::Stored(StoredReading {
                 store: Arc::clone(self.store()),
                 after,
-                checkpoint,
+                checkpoint: self.checkpoint_index(),
                 forgotten: self.forgotten_in_tails(),
             });
         }
@@ -112,7 +111,7 @@ impl Shard {
             next: after,
             is_end: false,
         };
-        for (looked, fed) in self.fed_after(after).enumerate() {
+        for (looked, fed) in self.kept.after(after).chain(self.fed_after(after)).enumerate() {
             if page.fed.len() >= max.records.max(1) || looked >= TAIL_LOOK_LEN_MAX {
                 return Reading::Tail(page);
             }
@@ -135,7 +134,7 @@ impl Shard {
         forgotten.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The tail's records with events after a position, in order.
+    /// The tails' records with events after a position, in order.
     fn fed_after(&self, after: Position) -> impl Iterator<Item = &Fed> {
         self.tails().rev().flat_map(move |tail| {
             let from = tail.feed.partition_point(|fed| fed.position <= after);

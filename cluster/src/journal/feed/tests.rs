@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     entity::{EntityKey, Registry, RequestId},
-    journal::{Decided, Forgotten, Record, Shard, checkpoint, keys},
+    history::Base,
+    journal::{Decided, Forgotten, Record, Shard, Trimmed, checkpoint, keys},
     replication::batch,
     store::{Batch, StateStore, memory::MemoryStore},
     trace::TraceContext,
@@ -51,6 +52,7 @@ fn decided(n: u8, seq: u64, events: u8, at_ms: u64) -> Decided {
 
 /// A replica, and what its feed must be.
 struct World {
+    kept_bytes_max: usize,
     store: Arc<MemoryStore>,
     shard: Shard,
     journal: Vec<Bytes>,
@@ -60,10 +62,18 @@ struct World {
 }
 
 impl World {
+    /// One that reads everything of its checkpoints from the store.
     fn new() -> Self {
+        Self::keeping(0)
+    }
+
+    /// One that keeps so many bytes of it in memory.
+    fn keeping(kept_bytes_max: usize) -> Self {
         let store = Arc::new(MemoryStore::default());
-        let shard = Shard::open(Arc::clone(&store) as Arc<dyn StateStore>).expect("an empty shard");
+        let mut shard = Shard::open(Arc::clone(&store) as Arc<dyn StateStore>).expect("an empty shard");
+        shard.kept.set_bytes_max(kept_bytes_max);
         Self {
+            kept_bytes_max,
             store,
             shard,
             journal: Vec::new(),
@@ -130,6 +140,7 @@ impl World {
     fn restart(&mut self) {
         self.store.crash();
         self.shard = Shard::open(Arc::clone(&self.store) as Arc<dyn StateStore>).expect("the shard");
+        self.shard.kept.set_bytes_max(self.kept_bytes_max);
         self.apply();
     }
 
@@ -183,8 +194,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_reader_sees_each_record_once_in_order(steps in prop::collection::vec(step(), 1..60)) {
-        let mut world = World::new();
+    fn every_reader_sees_each_record_once_in_order(
+        kept_bytes_max in prop_oneof![Just(0_usize), 300_usize..20_000, Just(1 << 20)],
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::keeping(kept_bytes_max);
         let mut read: [(Position, Vec<FeedRecord>); 3] = Default::default();
         for step in steps {
             match step {
@@ -313,8 +327,8 @@ fn what_an_older_build_has_written_is_not_skipped_in_silence() {
 /// that is being written, nor from the store. The others are read as before.
 #[test]
 fn what_is_forgotten_is_passed_over() {
-    for checkpoints in 0..3 {
-        let mut world = World::new();
+    for (checkpoints, kept_bytes_max) in (0..3).flat_map(|n| [(n, 0), (n, 1 << 20)]) {
+        let mut world = World::keeping(kept_bytes_max);
         world.append(&[(1, 1), (2, 1)], 1);
         world.append(&[(1, 2), (2, 1)], 2);
         if checkpoints > 0 {
@@ -359,6 +373,87 @@ fn what_is_forgotten_is_passed_over() {
         world.append(&[(2, 1)], 5);
         assert_eq!(whole(&world), vec![entity(2); 4], "after it is gone");
     }
+}
+
+/// What a retention let go is read from no checkpoint any more, be it the one that moved it or a later one.
+#[test]
+fn what_is_let_go_is_passed_over() {
+    for (is_moved_before, kept_bytes_max) in [false, true]
+        .into_iter()
+        .flat_map(|before| [(before, 0), (before, 1 << 20)])
+    {
+        let mut world = World::keeping(kept_bytes_max);
+        for n in 1..=6 {
+            world.append(&[(1, 1)], n);
+        }
+        if is_moved_before {
+            world.checkpoint(3);
+        }
+        let trimmed = Record::Trimmed(Box::new(Trimmed {
+            entity: entity(1),
+            base: Base {
+                seq: 4,
+                version: 4,
+                at_ms: 4,
+                state: None,
+            },
+        }));
+        world.journal.push(batch::pack([trimmed.encode()].iter()));
+        world.apply();
+        world.checkpoint(3);
+        assert_eq!(all(&world.shard, Position::BEGINNING), Ok(vec![5, 6]));
+    }
+}
+
+/// Who is behind by no more than what is kept does not go to the store; of what is kept there is a bound.
+#[test]
+fn the_newest_of_what_a_checkpoint_has_moved_is_in_memory() {
+    let is_in_memory = |world: &World, seq: u64| {
+        let behind = Position { index: seq, place: 1 };
+        let max = PageMax {
+            records: 100,
+            bytes: 1 << 20,
+        };
+        matches!(world.shard.begin_feed(behind, &|_| true, max), Reading::Tail(_))
+    };
+    let mut world = World::keeping(3_000);
+    assert!(is_in_memory(&world, 0), "nothing is in the store yet");
+    for n in 1..=5 {
+        world.append(&[(1, 1)], n);
+    }
+    world.checkpoint(3);
+    assert!(is_in_memory(&world, 0));
+    for n in 6..=40 {
+        world.append(&[(1, 1)], n);
+        if n % 2 == 0 {
+            world.checkpoint(3);
+        }
+    }
+    let first = (0..=40).find(|seq| is_in_memory(&world, *seq)).expect("the end is");
+    assert!((28..=35).contains(&first), "{first}");
+    assert_eq!(
+        all(&world.shard, Position { index: first, place: 1 }),
+        Ok((first + 1..=40).collect())
+    );
+    assert_eq!(
+        all(
+            &world.shard,
+            Position {
+                index: first - 1,
+                place: 1
+            }
+        ),
+        Ok((first..=40).collect())
+    );
+    for n in 41..=80 {
+        world.append(&[(1, 1)], n);
+    }
+    // A tail that is larger than what may be kept.
+    world.checkpoint(3);
+    assert!(is_in_memory(&world, 75) && !is_in_memory(&world, 60));
+    assert_eq!(all(&world.shard, Position::BEGINNING), Ok((1..=80).collect()));
+    world.restart();
+    assert!(!is_in_memory(&world, 80) && is_in_memory(&world, 81));
 }
 
 /// Stored: must stay readable. And what it costs: some bytes beside the entity's id.

@@ -104,6 +104,7 @@ async fn a_subscriber_that_is_killed_again_and_again_sees_each_event_once_in_ord
     on_the_command_line(&cluster, &expected).await;
     wrong_subscriptions_are_told(&nodes[0]).await;
     a_group_puts_aside_what_it_refuses(&cluster, &nodes, &expected).await;
+    a_reader_that_is_to_end_has_the_last_write(&nodes).await;
     cluster.verify().await;
 }
 
@@ -144,6 +145,35 @@ async fn on_the_command_line(cluster: &TestCluster, expected: &BTreeMap<String, 
         text.lines().last().expect("a line").starts_with("go on with --from "),
         "{text}"
     );
+}
+
+/// At every node, right behind the answer to a write.
+async fn a_reader_that_is_to_end_has_the_last_write(nodes: &[String]) {
+    for n in 0..10 {
+        let item = receive(nodes, ITEMS, n).await;
+        for node in nodes {
+            let request = SubscribeRequest {
+                start: Some(Start {
+                    at: Some(At::Beginning(true)),
+                }),
+                filter: Some(Filter {
+                    entity: format!("stock/{}", item.sku),
+                    ..Filter::default()
+                }),
+                stop_at_end: true,
+                ..SubscribeRequest::default()
+            };
+            let channel = channel(node).await.expect("it listens");
+            let batches = EventsClient::new(channel).subscribe(request).await;
+            let mut batches = batches.expect("subscribed").into_inner();
+            let (mut last, mut is_over) = (0, false);
+            while let Some(batch) = batches.message().await.expect("no error") {
+                last = batch.events.last().map_or(last, |event| event.version);
+                is_over = batch.caught_up;
+            }
+            assert_eq!((last, is_over), (item.version, true), "node {node}");
+        }
+    }
 }
 
 async fn wrong_subscriptions_are_told(node: &str) {

@@ -116,7 +116,7 @@ pub struct Delivery {
     pub events: Vec<FeedEvent>,
     /// Behind these events. Stored with what they brought about, each is seen once.
     pub cursor: Cursor,
-    /// Everything that was committed some moments ago has been delivered.
+    /// Everything that was committed some moments ago has been delivered. Of a reader that is to end, the last one says so.
     pub caught_up: bool,
 }
 
@@ -350,12 +350,12 @@ impl Merger {
             if !self.is_read_to_its_end(&follower) {
                 self.followed.push(begin(follower, self.wait));
             }
-            if self.ends.as_ref().is_some_and(HashMap::is_empty) {
+            if self.ends.is_some() && self.is_caught_up() {
                 // The cursor has moved on in shards that had nothing to deliver. Nobody need be there any more.
                 let _ = self.send(Vec::new()).await;
                 return;
             }
-            let is_news = self.waiting == 0 && !self.told_end;
+            let is_news = self.is_caught_up() && !self.told_end;
             if (is_news || self.last.elapsed() >= heartbeat) && !self.send(Vec::new()).await {
                 return;
             }
@@ -412,9 +412,17 @@ impl Merger {
         true
     }
 
+    /// A reader that is to end ends with the first delivery that says so.
+    fn is_caught_up(&self) -> bool {
+        match &self.ends {
+            Some(ends) => ends.is_empty(),
+            None => self.waiting == 0,
+        }
+    }
+
     async fn send(&mut self, events: Vec<FeedEvent>) -> bool {
         self.last = Instant::now();
-        self.told_end = self.waiting == 0 || self.ends.as_ref().is_some_and(HashMap::is_empty);
+        self.told_end = self.is_caught_up();
         let delivery = Delivery {
             events,
             cursor: self.cursor.clone(),

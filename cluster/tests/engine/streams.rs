@@ -140,9 +140,14 @@ impl Seen {
         let mut subscription = cluster.subscribe(options).await.expect("subscribed");
         let mut seen = Self::default();
         let reading = async {
+            let mut is_over = false;
             while let Some(delivery) = subscription.next().await {
-                seen.take(&delivery.expect("no error").events);
+                let delivery = delivery.expect("no error");
+                assert!(!is_over, "what says that all has come is the last");
+                is_over = delivery.caught_up;
+                seen.take(&delivery.events);
             }
+            assert!(is_over);
         };
         timeout(SOON, reading).await.expect("it ends");
         seen

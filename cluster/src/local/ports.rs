@@ -50,12 +50,7 @@ mod tests {
 
     #[test]
     fn nobody_is_given_what_somebody_else_was() {
-        let calls = (0..4).map(|_| std::thread::spawn(|| free_addresses(50)));
-        let given: Vec<SocketAddr> = calls
-            .collect::<Vec<_>>()
-            .into_iter()
-            .flat_map(|call| call.join().expect("free ports"))
-            .collect();
+        let given: Vec<SocketAddr> = (0..4).flat_map(|_| free_addresses(50)).collect();
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 200);
         assert!(given.iter().all(|address| PORTS.contains(&address.port())));
     }
